@@ -1,0 +1,3 @@
+//! The `napa` binary.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The napa devices crate.

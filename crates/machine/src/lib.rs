@@ -1,0 +1,1 @@
+//! The napa machine crate.

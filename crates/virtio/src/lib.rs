@@ -1,0 +1,1 @@
+//! The napa virtio crate.
