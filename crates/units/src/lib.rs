@@ -1,1 +1,9 @@
-//! The napa units crate.
+//! The quantities napa reckons with, as types that cannot be mixed up.
+//!
+//! Pure values: no I/O, no clock, no allocation of guest memory.
+
+mod address;
+mod size;
+
+pub use address::{Gfn, GuestAddress, PAGE_SIZE, Pages};
+pub use size::{Bytes, SizeError};

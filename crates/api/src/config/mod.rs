@@ -1,0 +1,165 @@
+//! The configuration of one VM.
+
+mod parse;
+
+use std::path::PathBuf;
+
+use napa_units::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// Everything `napa run` is told about a VM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VmConfig {
+    /// Name of the VM: 1 to 64 letters, digits, `.`, `_`, `-`.
+    pub name: Option<String>,
+    /// Guest memory; a multiple of 4 KiB.
+    pub memory: Bytes,
+    /// Number of vCPUs, 1 to 64.
+    pub cpus: u32,
+    /// Kernel image (ELF with a PVH note, or bzImage). `None`: the embedded guest.
+    pub kernel: Option<PathBuf>,
+    /// Initial RAM disk.
+    pub initrd: Option<PathBuf>,
+    /// Kernel command line. `None`: what the kernel and the disks suggest.
+    pub cmdline: Option<String>,
+    /// Disks, in the order of their PCI slots.
+    #[serde(rename = "disk")]
+    pub disks: Vec<DiskConfig>,
+    /// Network cards, in the order of their PCI slots.
+    #[serde(rename = "net")]
+    pub nets: Vec<NetConfig>,
+    /// Socket to the host's Unix sockets.
+    pub vsock: Option<VsockConfig>,
+    /// Entropy device.
+    pub rng: bool,
+    /// Where the consoles go.
+    pub console: ConsoleConfig,
+    /// What a guest's own reset does.
+    pub on_reboot: OnReboot,
+    /// How long an orderly stop may take before it becomes a hard stop, in seconds.
+    pub stop_timeout_s: u32,
+    /// Control socket to listen on.
+    pub api_socket: Option<PathBuf>,
+}
+
+impl Default for VmConfig {
+    fn default() -> Self {
+        Self {
+            name: None,
+            memory: Bytes::mib(128),
+            cpus: 1,
+            kernel: None,
+            initrd: None,
+            cmdline: None,
+            disks: Vec::new(),
+            nets: Vec::new(),
+            vsock: None,
+            rng: true,
+            console: ConsoleConfig::Stdio,
+            on_reboot: OnReboot::Restart,
+            stop_timeout_s: 30,
+            api_socket: None,
+        }
+    }
+}
+
+/// One virtio block device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiskConfig {
+    /// Image file or block device.
+    pub path: PathBuf,
+    /// Refuse writes; the image is locked for reading only.
+    #[serde(default)]
+    pub readonly: bool,
+    /// Format of the image.
+    #[serde(default)]
+    pub format: DiskFormat,
+    /// Whether the host's page cache is used.
+    #[serde(default)]
+    pub cache: CacheMode,
+    /// Request queues, 1 to 64. `None`: one per vCPU, up to the device's own limit.
+    #[serde(default)]
+    pub queues: Option<u16>,
+    /// Serial number shown to the guest, at most 20 ASCII bytes.
+    #[serde(default)]
+    pub serial: Option<String>,
+}
+
+/// Format of a disk image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskFormat {
+    /// Bytes of the disk, one after the other.
+    #[default]
+    Raw,
+}
+
+/// Which cache stands between the guest and the image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CacheMode {
+    /// `O_DIRECT`: the host's page cache is not used.
+    #[default]
+    None,
+    /// The host's page cache; a guest's flush is an `fdatasync`.
+    Writeback,
+}
+
+/// One virtio network device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetConfig {
+    /// Name of the host's tap device: opened if it exists, made (and removed at the end) if not.
+    pub tap: String,
+    /// MAC address. `None`: derived from the VM's name and the card's number, locally administered.
+    #[serde(default)]
+    pub mac: Option<MacAddress>,
+    /// Queue pairs, 1 to 64. `None`: one per vCPU, up to the device's own limit.
+    #[serde(default)]
+    pub queues: Option<u16>,
+    /// MTU told to the guest, 68 to 65535 bytes.
+    #[serde(default)]
+    pub mtu: Option<u16>,
+}
+
+/// An Ethernet address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MacAddress(pub [u8; 6]);
+
+/// The vsock device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VsockConfig {
+    /// Context id of the guest, 3 to 0xffff_fffe.
+    pub cid: u32,
+    /// Unix socket that stands for the host side; guest connections go to `PATH_PORT`.
+    pub path: PathBuf,
+}
+
+/// Where the serial and the virtio console go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConsoleConfig {
+    /// The terminal, or standard input and output.
+    #[default]
+    Stdio,
+    /// Output is appended to a file; there is no input.
+    File(PathBuf),
+    /// A Unix socket that takes one connection at a time.
+    Socket(PathBuf),
+    /// Output is dropped; there is no input.
+    Off,
+}
+
+/// What a reset that the guest asks for does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnReboot {
+    /// The VM starts again from its kernel.
+    #[default]
+    Restart,
+    /// napa ends with [`Exit::Reboot`](crate::Exit::Reboot).
+    Exit,
+}

@@ -1,0 +1,1 @@
+//! Configuration as words of a command line.
