@@ -1,1 +1,8 @@
-//! The napa memory crate.
+//! Guest RAM: which regions there are, and access to them.
+//!
+//! RAM is private anonymous memory: kernel samepage merging, transparent huge pages, swap and
+//! copy-on-write clones all need that. Nothing here knows KVM or a device.
+
+mod ram;
+
+pub use ram::{GuestRam, RamError, RamRegion, allocate, host_address};

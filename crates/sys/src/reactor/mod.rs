@@ -133,10 +133,10 @@ impl Reactor {
         for (data, result) in batch.drain(..) {
             if data.is_mailbox() {
                 self.take_orders();
-            } else if let Some(id) = self.slots.finished(data) {
-                if self.deliver(id, data, result) {
-                    touched.insert(id);
-                }
+            } else if let Some(id) = self.slots.finished(data)
+                && self.deliver(id, data, result)
+            {
+                touched.insert(id);
             }
         }
         for id in touched.iter() {

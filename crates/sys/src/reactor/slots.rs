@@ -31,14 +31,16 @@ struct Slot {
 pub(super) struct Account {
     pub operations: usize,
     pub armed: Vec<u32>,
+    /// The worker is on its way out: what it would wait for now would keep it.
+    is_closed: bool,
     /// Kept until the worker leaves: the kernel reads a timespec when the entry is submitted.
     timespecs: Vec<(u32, Box<Timespec>)>,
 }
 
 impl Account {
-    /// Notes that `token` waits; `false` if it did already.
+    /// Notes that `token` waits; `false` if it did already, or must not any more.
     pub fn arm(&mut self, token: u32) -> bool {
-        let is_new = !self.armed.contains(&token);
+        let is_new = !self.is_closed && !self.armed.contains(&token);
         if is_new {
             self.armed.push(token);
         }
@@ -111,7 +113,10 @@ impl Slots {
     /// The worker will be handed to `reply` once the kernel owes it nothing.
     pub fn leave(&mut self, id: WorkerId, reply: Reply) {
         match self.slot(id) {
-            Some(slot) => slot.leaving = Some(reply),
+            Some(slot) => {
+                slot.leaving = Some(reply);
+                slot.account.is_closed = true;
+            }
             None => reply.gone(),
         }
     }

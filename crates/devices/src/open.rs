@@ -1,0 +1,26 @@
+//! From configuration to a device: what every device's `open` gets and gives.
+
+use napa_api::VmConfig;
+
+/// What a device may know while it is opened.
+pub struct Context<'a> {
+    /// The whole configuration of the VM.
+    pub config: &'a VmConfig,
+}
+
+/// Why a device could not be opened. Nothing of it is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// What the user asked for cannot be: says what, where and how to mend it.
+    #[error("{0}")]
+    Input(String),
+    /// The host failed at something that should have worked.
+    #[error("{what}: {source}")]
+    Host {
+        /// What was attempted, on which object.
+        what: String,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
+}

@@ -1,0 +1,1 @@
+//! The PCI side of a virtio device.
