@@ -1,17 +1,36 @@
 //! The configuration of one VM.
+//!
+//! Words become a [`VmConfig`] in `parse` (flags) and `file` (TOML); `check` finds what contradicts itself
+//! in the words alone; `cmdline` says what a Linux kernel is told when nobody says it.
 
+mod check;
+mod cmdline;
+mod file;
+mod mac;
 mod parse;
+#[cfg(any(test, feature = "strategies"))]
+pub mod strategies;
+#[cfg(test)]
+mod tests;
+mod words;
 
 use std::path::PathBuf;
 
 use napa_units::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use check::{
+    CPUS_MAX, ConfigError, MEMORY_MAX, NAME_BYTES_MAX, QUEUES_MAX, STOP_TIMEOUT_S_MAX, check_name,
+};
+pub use file::{TomlReadError, TomlWriteError};
+pub use mac::{MacAddress, MacError};
+pub use words::{WordError, nearest};
+
 /// Everything `napa run` is told about a VM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct VmConfig {
-    /// Name of the VM: 1 to 64 letters, digits, `.`, `_`, `-`.
+    /// Name of the VM: 1 to 64 letters, digits, `.`, `_`, `-`; the first one a letter or a digit.
     pub name: Option<String>,
     /// Guest memory; a multiple of 4 KiB.
     pub memory: Bytes,
@@ -21,26 +40,42 @@ pub struct VmConfig {
     pub kernel: Option<PathBuf>,
     /// Initial RAM disk.
     pub initrd: Option<PathBuf>,
-    /// Kernel command line. `None`: what the kernel and the disks suggest.
+    /// Kernel command line. `None`: what the kernel and the disks suggest
+    /// ([`effective_cmdline`](Self::effective_cmdline)).
     pub cmdline: Option<String>,
+    /// Where the consoles go.
+    pub console: ConsoleConfig,
+    /// Entropy device.
+    pub rng: bool,
+    /// What a guest's own reset does.
+    pub on_reboot: OnReboot,
+    /// How long an orderly stop may take before it becomes a hard stop, in seconds, 0 to one day.
+    pub stop_timeout_s: u32,
+    /// Control socket to listen on.
+    pub api_socket: Option<PathBuf>,
+    /// Socket to the host's Unix sockets.
+    pub vsock: Option<VsockConfig>,
     /// Disks, in the order of their PCI slots.
     #[serde(rename = "disk")]
     pub disks: Vec<DiskConfig>,
     /// Network cards, in the order of their PCI slots.
     #[serde(rename = "net")]
     pub nets: Vec<NetConfig>,
-    /// Socket to the host's Unix sockets.
-    pub vsock: Option<VsockConfig>,
-    /// Entropy device.
-    pub rng: bool,
-    /// Where the consoles go.
-    pub console: ConsoleConfig,
-    /// What a guest's own reset does.
-    pub on_reboot: OnReboot,
-    /// How long an orderly stop may take before it becomes a hard stop, in seconds.
-    pub stop_timeout_s: u32,
-    /// Control socket to listen on.
-    pub api_socket: Option<PathBuf>,
+}
+
+impl VmConfig {
+    /// The name, or `vm` where nobody gave one.
+    pub fn name_or_default(&self) -> &str {
+        self.name.as_deref().unwrap_or("vm")
+    }
+
+    /// The MAC address of card `index` of [`nets`](Self::nets): the given one, or one derived from the VM's
+    /// name (from the tap's name where the VM has none) and the card's number, locally administered.
+    pub fn mac_of(&self, index: usize) -> Option<MacAddress> {
+        let net = self.nets.get(index)?;
+        let seed = self.name.as_deref().unwrap_or(&net.tap);
+        Some(net.mac.unwrap_or_else(|| MacAddress::derived(seed, index)))
+    }
 }
 
 impl Default for VmConfig {
@@ -52,14 +87,14 @@ impl Default for VmConfig {
             kernel: None,
             initrd: None,
             cmdline: None,
-            disks: Vec::new(),
-            nets: Vec::new(),
-            vsock: None,
-            rng: true,
             console: ConsoleConfig::Stdio,
+            rng: true,
             on_reboot: OnReboot::Restart,
             stop_timeout_s: 30,
             api_socket: None,
+            vsock: None,
+            disks: Vec::new(),
+            nets: Vec::new(),
         }
     }
 }
@@ -82,7 +117,7 @@ pub struct DiskConfig {
     /// Request queues, 1 to 64. `None`: one per vCPU, up to the device's own limit.
     #[serde(default)]
     pub queues: Option<u16>,
-    /// Serial number shown to the guest, at most 20 ASCII bytes.
+    /// Serial number shown to the guest, 1 to 20 printable ASCII bytes.
     #[serde(default)]
     pub serial: Option<String>,
 }
@@ -113,7 +148,7 @@ pub enum CacheMode {
 pub struct NetConfig {
     /// Name of the host's tap device: opened if it exists, made (and removed at the end) if not.
     pub tap: String,
-    /// MAC address. `None`: derived from the VM's name and the card's number, locally administered.
+    /// MAC address. `None`: see [`VmConfig::mac_of`].
     #[serde(default)]
     pub mac: Option<MacAddress>,
     /// Queue pairs, 1 to 64. `None`: one per vCPU, up to the device's own limit.
@@ -124,15 +159,11 @@ pub struct NetConfig {
     pub mtu: Option<u16>,
 }
 
-/// An Ethernet address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct MacAddress(pub [u8; 6]);
-
 /// The vsock device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VsockConfig {
-    /// Context id of the guest, 3 to 0xffff_fffe.
+    /// Context id of the guest, 3 to 4294967294 (VIRTIO 1.3 §5.10.4).
     pub cid: u32,
     /// Unix socket that stands for the host side; guest connections go to `PATH_PORT`.
     pub path: PathBuf,

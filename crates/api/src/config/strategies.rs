@@ -1,0 +1,77 @@
+//! Random configurations for property tests.
+
+use std::path::PathBuf;
+
+use napa_units::Bytes;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+use super::{
+    CacheMode, ConsoleConfig, DiskConfig, DiskFormat, MacAddress, NetConfig, OnReboot, VmConfig, VsockConfig,
+};
+
+/// Any configuration whose words have the right shape; whether they contradict each other is another matter.
+pub fn config() -> impl Strategy<Value = VmConfig> {
+    let boot = (option::of(path()), option::of(path()), option::of("[ -~]{0,40}"));
+    let shape = (option::of("[a-zA-Z0-9][a-zA-Z0-9._-]{0,20}"), 0..=1_u64 << 46, any::<u32>());
+    let devices = (vec(disk(), 0..3), vec(net(), 0..3), option::of(vsock()), any::<bool>(), console());
+    let control = (any::<bool>(), any::<u32>(), option::of(path()));
+    (shape, boot, devices, control).prop_map(|(shape, boot, devices, control)| VmConfig {
+        name: shape.0,
+        memory: Bytes(shape.1),
+        cpus: shape.2,
+        kernel: boot.0,
+        initrd: boot.1,
+        cmdline: boot.2,
+        disks: devices.0,
+        nets: devices.1,
+        vsock: devices.2,
+        rng: devices.3,
+        console: devices.4,
+        on_reboot: if control.0 { OnReboot::Restart } else { OnReboot::Exit },
+        stop_timeout_s: control.1,
+        api_socket: control.2,
+    })
+}
+
+/// Any disk.
+pub fn disk() -> impl Strategy<Value = DiskConfig> {
+    let cache = prop_oneof![Just(CacheMode::None), Just(CacheMode::Writeback)];
+    (path(), any::<bool>(), cache, option::of(1..=64_u16), option::of("[ -~]{1,20}")).prop_map(
+        |(path, readonly, cache, queues, serial)| DiskConfig {
+            path,
+            readonly,
+            format: DiskFormat::Raw,
+            cache,
+            queues,
+            serial,
+        },
+    )
+}
+
+/// Any network card.
+pub fn net() -> impl Strategy<Value = NetConfig> {
+    let mac = any::<[u8; 6]>().prop_map(MacAddress);
+    ("[a-z][a-z0-9.,-]{0,14}", option::of(mac), option::of(1..=64_u16), option::of(68..=u16::MAX))
+        .prop_map(|(tap, mac, queues, mtu)| NetConfig { tap, mac, queues, mtu })
+}
+
+/// Any vsock device.
+pub fn vsock() -> impl Strategy<Value = VsockConfig> {
+    (3..u32::MAX, path()).prop_map(|(cid, path)| VsockConfig { cid, path })
+}
+
+fn console() -> impl Strategy<Value = ConsoleConfig> {
+    prop_oneof![
+        Just(ConsoleConfig::Stdio),
+        Just(ConsoleConfig::Off),
+        path().prop_map(ConsoleConfig::File),
+        path().prop_map(ConsoleConfig::Socket),
+    ]
+}
+
+/// Paths with everything in them that could upset a parser.
+fn path() -> impl Strategy<Value = PathBuf> {
+    prop_oneof!["[a-z/.]{1,20}", "[ -~]{1,20}", ",{1,4}", r"\PC{1,8}"].prop_map(PathBuf::from)
+}

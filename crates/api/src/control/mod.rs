@@ -1,0 +1,24 @@
+//! Messages of a VM's control socket: JSON-RPC 2.0, one message a line, on a Unix socket.
+//!
+//! | method | parameters | what it does |
+//! |---|---|---|
+//! | `status` | | nothing |
+//! | `pause` | | stops the vCPUs; does nothing to a paused VM |
+//! | `resume` | | lets them run again; does nothing to a running VM |
+//! | `stop` | `timeout_s`, optional | presses the power button; stops hard after that many seconds |
+//! | `kill` | | stops hard |
+//!
+//! Every method answers with the [`Status`] that follows from it. Batches are refused: a line is one message.
+//! Nothing here opens a socket.
+
+mod line;
+mod message;
+mod socket;
+mod status;
+#[cfg(test)]
+mod tests;
+
+pub use line::{LINE_BYTES_MAX, LineTooLong, Lines};
+pub use message::{Command, Id, Request, Response, RpcError, code};
+pub use socket::{SOCKET_SUFFIX, socket_folder, socket_path};
+pub use status::{DeviceState, DeviceStatus, State, Status};
