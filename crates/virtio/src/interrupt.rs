@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 
 use napa_units::GuestAddress;
 use vmm_sys_util::eventfd::EventFd;
@@ -74,19 +74,26 @@ const fn libc_nonblock() -> i32 {
 pub struct Interrupt {
     vectors: Arc<VectorTable>,
     vector: Arc<AtomicU16>,
+    count: Arc<AtomicU8>,
 }
 
 impl Interrupt {
     /// An interrupt on the vector that `vector` names at the time.
     pub fn new(vectors: Arc<VectorTable>, vector: Arc<AtomicU16>) -> Self {
-        Self { vectors, vector }
+        Self { vectors, vector, count: Arc::default() }
     }
 
     /// Raises the interrupt; does nothing if the driver chose no vector.
     pub fn signal(&self) {
+        self.count.fetch_add(1, Ordering::AcqRel);
         if let Some(event) = self.vectors.event(self.vector.load(Ordering::Acquire)) {
             // A full counter means that the interrupt is pending already.
             let _ = event.write(1);
         }
+    }
+
+    /// How often it was raised, modulo 256: the generation of a configuration space.
+    pub(crate) fn count(&self) -> u8 {
+        self.count.load(Ordering::Acquire)
     }
 }

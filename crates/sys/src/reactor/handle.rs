@@ -43,7 +43,6 @@ pub fn spawn(name: &str) -> Result<(Handle, thread::JoinHandle<Result<()>>)> {
     let (started, start) = channel();
     // The ring serves one thread only, so that thread makes it.
     let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
-        let closer = Arc::clone(&mailbox);
         let mut reactor = match Reactor::with_mailbox(mailbox) {
             Ok(reactor) => reactor,
             Err(error) => {
@@ -52,9 +51,7 @@ pub fn spawn(name: &str) -> Result<(Handle, thread::JoinHandle<Result<()>>)> {
             }
         };
         let _ = started.send(Ok(()));
-        let result = reactor.run();
-        closer.close();
-        result
+        reactor.run()
     })?;
     start.recv().map_err(|_| std::io::Error::other(ReactorError))??;
     Ok((handle, thread))
@@ -184,7 +181,7 @@ impl Mailbox {
         let _ = self.doorbell.write(1);
     }
 
-    fn close(&self) {
+    pub fn close(&self) {
         // Dropping the orders tells those who wait.
         *self.lock() = None;
     }

@@ -213,6 +213,13 @@ impl Reactor {
     }
 }
 
+impl Drop for Reactor {
+    fn drop(&mut self) {
+        // Those who still wait for an answer learn that none will come.
+        self.mailbox.close();
+    }
+}
+
 /// A ring for a single thread where the kernel knows of that (Linux 6.1), a plain one where it does not.
 fn new_ring() -> Result<IoUring> {
     let single = IoUring::builder()
