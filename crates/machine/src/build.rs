@@ -1,0 +1,179 @@
+//! Building what was planned.
+#![allow(unsafe_code)] // KVM is told addresses of this process.
+
+use std::io;
+use std::sync::Arc;
+
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_msr_entry, kvm_userspace_memory_region};
+use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
+use napa_memory::{GuestRam, RamError, allocate, host_address};
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+
+use crate::boot::{self, BootError};
+use crate::buses::Buses;
+use crate::plan::Plan;
+use crate::routes::{Routes, into_io};
+use crate::vcpu::Vcpu;
+use crate::{acpi, cpuid, layout};
+
+const MSR_MTRR_DEFAULT_TYPE: u32 = 0x2ff;
+/// Memory is cached unless something says otherwise: ranges enabled, default write-back.
+const MTRR_ENABLED_WRITE_BACK: u64 = 0x806;
+/// The only version of the KVM interface there has been since Linux 2.6.22 (KVM API §4.1).
+const KVM_API_VERSION: i32 = 12;
+
+/// Why a machine could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// There is no KVM, or no right to use it.
+    #[error("/dev/kvm cannot be opened: {source}; {mend}")]
+    Open {
+        /// What the kernel said.
+        source: io::Error,
+        /// What to do.
+        mend: &'static str,
+    },
+    /// The KVM there is does not speak the interface of the last twenty years.
+    #[error("/dev/kvm speaks API version {0}, napa needs {KVM_API_VERSION}")]
+    Version(i32),
+    /// Guest memory could not be had.
+    #[error(transparent)]
+    Ram(#[from] RamError),
+    /// KVM refused something.
+    #[error("KVM refused {0}: {1}")]
+    Kvm(&'static str, #[source] io::Error),
+    /// Tables could not be written to guest memory.
+    #[error("cannot write the ACPI tables to guest memory: {0}")]
+    Acpi(#[from] vm_memory::GuestMemoryError),
+    /// The kernel could not be loaded.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+}
+
+/// A virtual machine that does not run yet.
+pub struct Machine {
+    kvm: Kvm,
+    vm: Arc<VmFd>,
+    plan: Plan,
+    ram: Arc<GuestRam>,
+    routes: Arc<Routes>,
+    vcpus: Vec<VcpuFd>,
+}
+
+impl Machine {
+    /// Builds what `plan` says: RAM, memory slots, interrupt controller, vCPUs, ACPI tables.
+    ///
+    /// # Errors
+    /// KVM is not there, or the host lacks memory.
+    pub fn build(plan: Plan) -> Result<Self, BuildError> {
+        let kvm = open_kvm()?;
+        let vm = Arc::new(kvm.create_vm().map_err(refused("a virtual machine"))?);
+        let ram = Arc::new(allocate(&plan.ram)?);
+        // The interrupt controller comes after the memory: the other order waits for every CPU of the host.
+        set_memory_slots(&vm, &ram)?;
+        vm.set_identity_map_address(layout::KVM_IDENTITY_MAP).map_err(refused("the identity map"))?;
+        vm.set_tss_address(layout::KVM_TSS).map_err(refused("the task state segment"))?;
+        vm.create_irq_chip().map_err(refused("an interrupt controller"))?;
+        let routes =
+            Routes::new(Arc::clone(&vm)).map_err(|error| BuildError::Kvm("interrupt routes", error))?;
+        let vcpus = (0..plan.cpus).map(|id| vm.create_vcpu(id.into())).collect::<Result<Vec<_>, _>>();
+        let vcpus = vcpus.map_err(refused("a vCPU"))?;
+        Ok(Self { kvm, vm, plan, ram, routes: Arc::new(routes), vcpus })
+    }
+
+    /// What was built.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The guest's RAM.
+    pub fn ram(&self) -> &Arc<GuestRam> {
+        &self.ram
+    }
+
+    /// Interrupt routes and doorbells.
+    pub fn routes(&self) -> &Arc<Routes> {
+        &self.routes
+    }
+
+    /// Loads a kernel and gives the vCPUs their first state; `buses` answer what leaves the guest.
+    ///
+    /// # Errors
+    /// The kernel cannot be booted, or KVM refused a vCPU's state.
+    pub fn load(self, source: &boot::Source<'_>, buses: &Arc<Buses>) -> Result<Vec<Vcpu>, BuildError> {
+        let root_pointer = acpi::write(&self.ram, self.plan.cpus)?;
+        let entry = boot::load(&self.ram, &self.plan, source, root_pointer)?;
+        let supported =
+            self.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(refused("its CPUID table"))?;
+        for (id, vcpu) in (0..).zip(&self.vcpus) {
+            self.set_first_state(vcpu, id, &supported)?;
+        }
+        let boot_vcpu = &self.vcpus[0];
+        let mut sregs = boot_vcpu.get_sregs().map_err(refused("to show system registers"))?;
+        let registers = boot::prepare(&self.ram, entry, &mut sregs)?;
+        boot_vcpu.set_sregs(&sregs).map_err(refused("the boot vCPU's system registers"))?;
+        boot_vcpu.set_regs(&registers).map_err(refused("the boot vCPU's registers"))?;
+        let vcpus = (0..).zip(self.vcpus);
+        Ok(vcpus.map(|(id, fd)| Vcpu::new(fd, id, Arc::clone(buses))).collect())
+    }
+
+    fn set_first_state(&self, vcpu: &VcpuFd, id: u32, supported: &CpuId) -> Result<(), BuildError> {
+        // A host whose TSC has no fixed frequency says zero or refuses; the guest then measures it.
+        let tsc_khz = vcpu.get_tsc_khz().ok().filter(|khz| *khz != 0);
+        let cpuid = cpuid::for_vcpu(supported, id, self.plan.cpus, tsc_khz);
+        vcpu.set_cpuid2(&cpuid).map_err(refused("CPUID values"))?;
+        let mtrr = kvm_msr_entry {
+            index: MSR_MTRR_DEFAULT_TYPE,
+            data: MTRR_ENABLED_WRITE_BACK,
+            ..Default::default()
+        };
+        let msrs = Msrs::from_entries(&[mtrr]).expect("one entry is fewer than the limit");
+        // A KVM without memory type ranges counts zero MSRs written; its guests do without them.
+        vcpu.set_msrs(&msrs).map_err(refused("model-specific registers"))?;
+        Ok(())
+    }
+
+    /// Whether KVM offers a capability to this machine.
+    pub fn has(&self, capability: Cap) -> bool {
+        self.vm.check_extension(capability)
+    }
+}
+
+fn open_kvm() -> Result<Kvm, BuildError> {
+    let kvm = Kvm::new().map_err(|error| {
+        let mend = match error.errno() {
+            libc::ENOENT => {
+                "load the module kvm_intel or kvm_amd, and switch virtualisation on in the firmware"
+            }
+            libc::EACCES | libc::EPERM => {
+                "add yourself to the group kvm: sudo usermod -aG kvm $USER, then log in again"
+            }
+            _ => "napa doctor tells more",
+        };
+        BuildError::Open { source: into_io(error), mend }
+    })?;
+    match kvm.get_api_version() {
+        KVM_API_VERSION => Ok(kvm),
+        other => Err(BuildError::Version(other)),
+    }
+}
+
+fn set_memory_slots(vm: &VmFd, ram: &GuestRam) -> Result<(), BuildError> {
+    for (slot, region) in (0..).zip(ram.iter()) {
+        let region = kvm_userspace_memory_region {
+            slot,
+            flags: 0,
+            guest_phys_addr: region.start_addr().0,
+            memory_size: region.len(),
+            userspace_addr: host_address(region),
+        };
+        // SAFETY: the region is mapped for as long as `ram` lives, and every user of the VM holds `ram`:
+        // the machine, then the functions on its bus; vCPUs run only while those exist.
+        unsafe { vm.set_user_memory_region(region) }.map_err(refused("a memory slot"))?;
+    }
+    Ok(())
+}
+
+fn refused(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> BuildError {
+    move |error| BuildError::Kvm(what, into_io(error))
+}
