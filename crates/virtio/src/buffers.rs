@@ -119,6 +119,16 @@ impl Buffers {
         done
     }
 
+    /// Forgets the first `count` readable bytes, or all there are: they have been dealt with.
+    pub fn skip_readable(&mut self, count: u64) {
+        skip(&mut self.readable, count);
+    }
+
+    /// Forgets the first `count` writable bytes, or all there are: they have been dealt with.
+    pub fn skip_writable(&mut self, count: u64) {
+        skip(&mut self.writable, count);
+    }
+
     /// Bytes that the device may read.
     pub fn readable_bytes(&self) -> u64 {
         total(&self.readable)
@@ -151,6 +161,23 @@ fn skip_front(vectors: &mut Vec<IoVec>, count: usize) {
     first.iov_len -= count;
     if first.iov_len == 0 {
         vectors.remove(0);
+    }
+}
+
+/// Drops `count` bytes from the front. What is dropped whole is dropped at once: there may be many pieces.
+fn skip(vectors: &mut Vec<IoVec>, count: u64) {
+    let mut left = count;
+    let whole = vectors
+        .iter()
+        .take_while(|vector| {
+            let is_whole = vector.iov_len as u64 <= left;
+            left -= if is_whole { vector.iov_len as u64 } else { 0 };
+            is_whole
+        })
+        .count();
+    vectors.drain(..whole);
+    if left > 0 && !vectors.is_empty() {
+        skip_front(vectors, left as usize);
     }
 }
 

@@ -56,6 +56,30 @@ fn a_request_is_split_into_header_data_and_status() {
 }
 
 #[test]
+fn what_was_dealt_with_is_skipped() {
+    let ram = ram();
+    let check = |count: u64, lengths: &[usize]| {
+        let pieces = [(0x100, 3, 0), (0x200, 0, 0), (0x300, 5, 0), (0x400, 4, WRITE), (0x500, 4, WRITE)];
+        let mut buffers = fill(&ram, &pieces).unwrap();
+        buffers.skip_readable(count);
+        let left: Vec<usize> = buffers.readable.iter().map(|piece| piece.iov_len).collect();
+        assert_eq!(left, lengths, "after {count} bytes");
+        assert_eq!(buffers.writable_bytes(), 8, "writable memory was not meant");
+    };
+    check(0, &[3, 0, 5]);
+    check(2, &[1, 0, 5]);
+    check(3, &[5]);
+    check(4, &[4]);
+    check(8, &[]);
+    check(u64::MAX, &[]);
+
+    let mut buffers = fill(&ram, &[(0x400, 4, WRITE), (0x500, 4, WRITE)]).unwrap();
+    buffers.skip_writable(6);
+    buffers.write(b"xy");
+    assert_eq!(ram.read_obj::<[u8; 4]>(GuestAddress(0x500)).unwrap(), *b"\0\0xy");
+}
+
+#[test]
 fn requests_that_make_no_sense_are_refused() {
     let ram = ram();
     let check = |pieces: &[(u64, u32, u16)], expected| assert_eq!(fill(&ram, pieces).err(), Some(expected));
