@@ -40,6 +40,11 @@ pub struct Archive {
     cache: Cache,
 }
 
+/// The mirror does not have a package that its index names.
+#[derive(Debug, thiserror::Error)]
+#[error("fetch packages: {0}")]
+struct FetchError(String);
+
 impl Suite {
     /// The suite's name in the archive.
     pub fn name(self) -> &'static str {
@@ -130,7 +135,7 @@ impl Archive {
         let mut fetch = self.apt("apt-get");
         fetch.current_dir(&downloads).args(["download", "-q"]);
         fetch.args(packages.iter().map(|package| format!("{}={}", package.name, package.version)));
-        run_quietly(&mut fetch)?;
+        run_quietly(&mut fetch).map_err(|error| FetchError(format!("{error:#}")))?;
         let files = fs::read_dir(&downloads).with_context(|| format!("list {}", downloads.display()))?;
         for file in files {
             let file = file.with_context(|| format!("list {}", downloads.display()))?.path();
@@ -139,12 +144,16 @@ impl Archive {
         fs::remove_dir_all(&downloads).with_context(|| format!("delete {}", downloads.display()))
     }
 
-    /// Does `work`; if that fails, once more with fresh indexes, because old versions leave the mirror.
+    /// Does `work`; if a package cannot be fetched, once more with fresh indexes, because old versions
+    /// leave the mirror.
     ///
     /// # Errors
     /// What `work` reports the second time.
     pub fn with_fresh_lists_if_needed<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
         work().or_else(|error| {
+            if !error.chain().any(|cause| cause.is::<FetchError>()) {
+                return Err(error);
+            }
             crate::progress(&format!("{error:#}; trying again with fresh package lists"));
             self.update()?;
             work()

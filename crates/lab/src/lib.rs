@@ -1,12 +1,33 @@
 //! Stock Debian hosts for napa to be tested on.
 
 pub mod apt;
+mod binaries;
 pub mod cache;
 mod command;
+mod connection;
+mod cpio;
+mod devices;
+mod host;
+mod host_image;
+mod job;
+pub mod kernel;
+mod lab;
 pub mod packages;
+mod process;
+pub mod protocol;
 pub mod qemu;
+mod qmp;
+pub mod share;
 pub mod sources;
 pub mod tools;
+mod tsc;
+mod vmlinux;
+
+pub use binaries::napa;
+pub use host::Host;
+pub use job::{Job, JobError, Output, Stream};
+pub use kernel::HostKernel;
+pub use lab::{HostOptions, Images, Lab, with_one_retry_for_lost_hosts};
 
 /// Says on standard error what takes the time.
 pub(crate) fn progress(what: &str) {

@@ -22,7 +22,7 @@ const INSTALLED: [(&str, &str); 5] = [
 ];
 
 /// What is unpacked.
-const UNPACKED: [&str; 6] = ["busybox-static", "e2fsprogs", "erofs-utils", "kmod", "xz-utils", "zstd"];
+const UNPACKED: [&str; 7] = ["busybox-static", "e2fsprogs", "erofs-utils", "kmod", "lz4", "xz-utils", "zstd"];
 
 /// Programs unpacked from packages.
 #[derive(Debug, Clone)]
