@@ -110,6 +110,22 @@ impl Buffers {
         done
     }
 
+    /// Copies `data` to the writable memory from its byte `offset` on; what does not fit is left out.
+    pub fn write_at(&self, offset: usize, data: &[u8]) {
+        let (mut skip, mut rest) = (offset, data);
+        for piece in &self.writable {
+            let start = skip.min(piece.iov_len);
+            skip -= start;
+            let (now, later) = rest.split_at(rest.len().min(piece.iov_len - start));
+            let target = IoVec {
+                iov_base: piece.iov_base.cast::<u8>().wrapping_add(start).cast(),
+                iov_len: now.len(),
+            };
+            volatile(&target).copy_from(now);
+            rest = later;
+        }
+    }
+
     /// Copies readable memory to `data` and returns how many bytes there were.
     pub fn read(&self, data: &mut [u8]) -> usize {
         let mut done = 0;

@@ -1,16 +1,27 @@
 //! A virtqueue that a worker serves (VIRTIO 1.3 §2.7).
 
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use napa_memory::GuestRam;
 use napa_sys::reactor::Io;
 use virtio_queue::{DescriptorChain, Queue as Ring, QueueOwnedT, QueueT};
+use vm_memory::{Bytes as _, GuestAddress, GuestMemoryError};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::{Health, Interrupt};
 
 /// A request of the guest: descriptors, head first.
 pub type Chain = DescriptorChain<Arc<GuestRam>>;
+
+/// `VIRTQ_AVAIL_F_NO_INTERRUPT` (VIRTIO 1.3 §2.7.6).
+const NO_INTERRUPT: u16 = 1;
+/// Bytes in front of the entries of either ring: flags and index.
+const RING_HEADER_BYTES: u64 = 4;
+/// Bytes of an entry of the available ring.
+const AVAILABLE_ENTRY_BYTES: u64 = 2;
+/// Bytes of an entry of the used ring.
+const USED_ENTRY_BYTES: u64 = 8;
 
 /// One virtqueue with its doorbell and its interrupt. Errors in the ring mark the device as failed.
 pub struct Queue {
@@ -19,6 +30,8 @@ pub struct Queue {
     doorbell: EventFd,
     interrupt: Interrupt,
     health: Health,
+    /// Requests pushed since the driver was last notified.
+    pushed: u16,
 }
 
 impl Queue {
@@ -30,7 +43,7 @@ impl Queue {
         interrupt: Interrupt,
         health: Health,
     ) -> Self {
-        Self { ring, memory, doorbell, interrupt, health }
+        Self { ring, memory, doorbell, interrupt, health, pushed: 0 }
     }
 
     /// Entries in the ring.
@@ -71,18 +84,61 @@ impl Queue {
 
     /// Gives a request back to the driver, with the number of bytes written to it.
     pub fn push(&mut self, head: u16, written: u32) {
-        if let Err(error) = self.ring.add_used(self.memory.as_ref(), head, written) {
-            self.health.fail(format_args!("the used ring cannot take request {head}: {error}"));
+        match self.ring.add_used(self.memory.as_ref(), head, written) {
+            Ok(()) => self.pushed = self.pushed.saturating_add(1),
+            Err(error) => {
+                self.health.fail(format_args!("the used ring cannot take request {head}: {error}"));
+            }
         }
     }
 
-    /// Interrupts the driver if it asked to be told about what was pushed since the last call.
+    /// Gives several requests back, as `(head, written)`: the driver sees either none or all of them, which
+    /// is what a frame spread over several buffers needs (VIRTIO 1.3 §5.1.6.4).
+    pub fn push_together(&mut self, requests: &[(u16, u32)]) {
+        let Some(((head, written), before)) = requests.split_last() else { return };
+        let next = self.ring.next_used();
+        for (index, (head, written)) in before.iter().enumerate() {
+            let entry = next.wrapping_add(index as u16) % self.ring.size();
+            let address = self.ring.used_ring() + RING_HEADER_BYTES + u64::from(entry) * USED_ENTRY_BYTES;
+            let used = [u32::from(*head).to_le(), written.to_le()];
+            if let Err(error) = self.memory.write_obj(used, GuestAddress(address)) {
+                self.health.fail(format_args!("the used ring cannot be written: {error}"));
+                return;
+            }
+        }
+        // Only the last one moves the index that the driver looks at.
+        self.ring.set_next_used(next.wrapping_add(before.len() as u16));
+        self.pushed = self.pushed.saturating_add(before.len() as u16);
+        self.push(*head, *written);
+    }
+
+    /// Interrupts the driver if something was pushed since the last call and it asked to be told.
     pub fn notify(&mut self) {
-        match self.ring.needs_notification(self.memory.as_ref()) {
+        let pushed = std::mem::take(&mut self.pushed);
+        if pushed == 0 {
+            return;
+        }
+        match self.wants_interrupt(pushed) {
             Ok(true) => self.interrupt.signal(),
             Ok(false) => {}
             Err(error) => self.health.fail(format_args!("the available ring is broken: {error}")),
         }
+    }
+
+    /// Whether the driver asked to be told about one of the last `pushed` requests (VIRTIO 1.3 §2.7.7.2).
+    fn wants_interrupt(&self, pushed: u16) -> Result<bool, GuestMemoryError> {
+        // The used ring must be seen before the driver's wish is read: it writes its wish, then looks.
+        fence(Ordering::SeqCst);
+        let available = self.ring.avail_ring();
+        if !self.ring.event_idx_enabled() {
+            let flags: u16 = self.memory.load(GuestAddress(available), Ordering::Relaxed)?;
+            return Ok(u16::from_le(flags) & NO_INTERRUPT == 0);
+        }
+        let entries = u64::from(self.ring.size()) * AVAILABLE_ENTRY_BYTES;
+        let used_event = GuestAddress(available + RING_HEADER_BYTES + entries);
+        let used_event: u16 = self.memory.load(used_event, Ordering::Relaxed)?;
+        let behind = self.ring.next_used().wrapping_sub(u16::from_le(used_event)).wrapping_sub(1);
+        Ok(behind < pushed)
     }
 
     /// Asks the driver for no doorbells while the worker looks at the ring anyway.
@@ -113,3 +169,6 @@ impl Queue {
         self.health.has_failed()
     }
 }
+
+#[cfg(test)]
+mod tests;

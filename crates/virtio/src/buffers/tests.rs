@@ -80,6 +80,27 @@ fn what_was_dealt_with_is_skipped() {
 }
 
 #[test]
+fn a_write_at_an_offset_crosses_pieces_and_stops_at_the_end() {
+    let ram = ram();
+    let buffers = fill(&ram, &[(0x100, 2, WRITE), (0x200, 0, WRITE), (0x300, 3, WRITE)]).unwrap();
+    let check = |offset, data: &[u8], expected: &[u8; 5]| {
+        buffers.write(b".....");
+        buffers.write_at(offset, data);
+        let mut bytes = [0; 5];
+        ram.read_slice(&mut bytes[..2], GuestAddress(0x100)).unwrap();
+        ram.read_slice(&mut bytes[2..], GuestAddress(0x300)).unwrap();
+        assert_eq!(&bytes, expected, "{data:?} at {offset}");
+    };
+    check(0, b"ab", b"ab...");
+    check(1, b"abc", b".abc.");
+    check(2, b"a", b"..a..");
+    check(4, b"ab", b"....a");
+    check(5, b"ab", b".....");
+    check(usize::MAX, b"ab", b".....");
+    check(3, b"", b".....");
+}
+
+#[test]
 fn requests_that_make_no_sense_are_refused() {
     let ram = ram();
     let check = |pieces: &[(u64, u32, u16)], expected| assert_eq!(fill(&ram, pieces).err(), Some(expected));
