@@ -4,3 +4,4 @@
 pub mod host;
 pub mod reactor;
 pub mod signal;
+pub mod socket;
