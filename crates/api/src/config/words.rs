@@ -162,13 +162,13 @@ fn hint(key: &str, value: Option<&str>, keys: &'static [&'static str]) -> String
 
 /// The candidate that looks most like `word`, if one does.
 pub fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
-    // Jaro-Winkler: 1 is equal. Below 0.8 a suggestion confuses more than it helps.
-    const LIKENESS_MIN: f64 = 0.8;
+    // Farther away, a suggestion confuses more than it helps.
+    let within_reach = |edits: usize| edits <= 1.max(word.len() / 3);
     candidates
         .iter()
-        .map(|candidate| (strsim::jaro_winkler(word, candidate), *candidate))
-        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
-        .max_by(|(one, _), (other, _)| one.total_cmp(other))
+        .map(|candidate| (strsim::osa_distance(word, candidate), *candidate))
+        .filter(|(edits, _)| within_reach(*edits))
+        .min_by_key(|(edits, _)| *edits)
         .map(|(_, candidate)| candidate)
 }
 
