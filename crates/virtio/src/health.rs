@@ -45,3 +45,23 @@ impl Health {
         self.status.load(Ordering::Acquire) & status::NEEDS_RESET != 0
     }
 }
+
+/// Shows from any thread whether a guest uses a device. Takes no lock.
+#[derive(Clone)]
+pub struct DeviceMonitor(Arc<AtomicU8>);
+
+impl DeviceMonitor {
+    pub(crate) fn new(status: Arc<AtomicU8>) -> Self {
+        Self(status)
+    }
+
+    /// A driver has taken the device.
+    pub fn is_driven(&self) -> bool {
+        self.0.load(Ordering::Acquire) & status::DRIVER_OK != 0
+    }
+
+    /// The driver has broken the rules and not reset the device since.
+    pub fn needs_reset(&self) -> bool {
+        self.0.load(Ordering::Acquire) & status::NEEDS_RESET != 0
+    }
+}

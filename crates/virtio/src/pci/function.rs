@@ -16,7 +16,9 @@ use super::config_space::{
 };
 use super::msix::Msix;
 use super::{BAR_SIZE, PciFunction, layout};
-use crate::{Activation, Device, Health, Interrupt, Placed, Platform, Queue, Threads, VectorTable};
+use crate::{
+    Activation, Device, DeviceMonitor, Health, Interrupt, Placed, Platform, Queue, Threads, VectorTable,
+};
 
 /// What a transport needs besides its device.
 pub struct TransportParts {
@@ -37,6 +39,7 @@ pub struct Transport {
     state: Mutex<State>,
     /// Base of BAR 0; `NOT_DECODED` while memory decoding is off.
     window: AtomicU64,
+    monitor: DeviceMonitor,
 }
 
 const NOT_DECODED: u64 = u64::MAX;
@@ -88,7 +91,13 @@ impl Transport {
             parts,
         };
         let window = AtomicU64::new(state.window());
-        Ok(Self { state: Mutex::new(state), window })
+        let monitor = DeviceMonitor::new(Arc::clone(&state.common.status));
+        Ok(Self { state: Mutex::new(state), window, monitor })
+    }
+
+    /// Shows whether the guest uses the device.
+    pub fn monitor(&self) -> DeviceMonitor {
+        self.monitor.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

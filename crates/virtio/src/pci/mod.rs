@@ -54,3 +54,6 @@ pub trait PciFunction: Send + Sync {
     /// Writes to BAR 0.
     fn write_bar(&self, offset: u64, data: &[u8]);
 }
+
+#[cfg(test)]
+mod tests;
