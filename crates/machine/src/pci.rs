@@ -9,7 +9,7 @@ use napa_virtio::pci::PciFunction;
 use crate::layout::{RESET_PORT, RESET_VALUE};
 
 /// First of the eight ports of configuration mechanism 1 (PCI 3.0 §3.2.2.3.2).
-pub(crate) const CONFIG_PORT: u16 = 0xcf8;
+const CONFIG_PORT: u16 = 0xcf8;
 const CONFIG_ENABLE: u32 = 1 << 31;
 /// The reset register lies among the bytes of the address register.
 const RESET_OFFSET: u64 = (RESET_PORT - CONFIG_PORT) as u64;
@@ -28,6 +28,9 @@ pub struct PciBus {
 }
 
 impl PciBus {
+    /// The ports of the bus, the reset register among them.
+    pub const PORTS: std::ops::Range<u16> = CONFIG_PORT..CONFIG_PORT + 8;
+
     /// An empty bus. `reset` is called when the guest writes the reset register.
     pub fn new(reset: Reset) -> Self {
         Self { functions: OnceLock::new(), address: AtomicU32::new(0), reset }

@@ -56,6 +56,11 @@ impl Vcpu {
         &raw mut self.fd.get_kvm_run().immediate_exit
     }
 
+    /// Lets `KVM_RUN` run again after a kick.
+    pub fn clear_immediate_exit(&mut self) {
+        self.fd.set_kvm_immediate_exit(0);
+    }
+
     /// Runs the guest until something other than an access to a device happens.
     ///
     /// # Errors

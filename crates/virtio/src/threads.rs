@@ -22,6 +22,12 @@ struct IoThreads {
     is_paused: bool,
 }
 
+impl Drop for IoThreads {
+    fn drop(&mut self) {
+        self.running.iter().flatten().for_each(Handle::quit);
+    }
+}
+
 impl Threads {
     /// Threads of a VM with `cpus` vCPUs, whose control thread is reached by `control`.
     pub fn new(control: Handle, cpus: u32) -> Self {

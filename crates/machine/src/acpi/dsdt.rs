@@ -1,8 +1,8 @@
 //! The DSDT: PCI root, serial port, panic device, power button, sleep state S5 (ACPI 6.5 §5.2.11.1).
 
 use acpi_tables::aml::{
-    AddressSpace, AddressSpaceCacheable, Arg, Device, EISAName, Equal, IO, If, Interrupt, Memory32Fixed, Method,
-    Name, Notify, Package, Path, ResourceTemplate, Scope, ZERO,
+    AddressSpace, AddressSpaceCacheable, Arg, Device, EISAName, Equal, IO, If, Interrupt, Memory32Fixed,
+    Method, Name, Notify, Package, Path, ResourceTemplate, Scope, ZERO,
 };
 use acpi_tables::sdt::Sdt;
 use acpi_tables::{Aml, AmlSink};

@@ -78,7 +78,7 @@ where
     let length = image.seek(SeekFrom::End(0)).map_err(|error| refused(format!("cannot be read: {error}")))?;
     match recognise(&head) {
         Format::Elf => load_elf(ram, low_end, source, image, length),
-        Format::BzImage if source.runs_ring_0 => bzimage::load(ram, low_end, &name, image),
+        Format::BzImage if (source.runs_ring_0)() => bzimage::load(ram, low_end, &name, image),
         Format::BzImage => Err(BootError::NeedsRing0(name)),
         Format::Other(problem) => Err(refused(problem.into())),
     }
@@ -126,7 +126,7 @@ where
 {
     let name = source.kernel.name();
     let facts = elf::examine(image, length).map_err(|problem| BootError::Image(name.clone(), problem))?;
-    if !source.runs_ring_0 && !facts.runs_at_level_3 {
+    if !facts.runs_at_level_3 && !(source.runs_ring_0)() {
         return Err(BootError::NeedsRing0(name));
     }
     if facts.start < layout::HIGH_RAM_START {

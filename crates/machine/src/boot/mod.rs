@@ -36,8 +36,8 @@ pub struct Source<'a> {
     /// Command line.
     pub cmdline: &'a str,
     /// Whether kernel code runs at full privilege on this host's KVM. Where it does not (a host
-    /// without VT-x and SVM), only images that say they can do without are let in.
-    pub runs_ring_0: bool,
+    /// without VT-x and SVM), only images that say they can do without are let in; asked only for the others.
+    pub runs_ring_0: &'a dyn Fn() -> bool,
 }
 
 /// How the boot vCPU enters the kernel.
