@@ -3,8 +3,11 @@
 //! Virtio devices implement [`napa_virtio::Device`]; what sits on I/O ports implements
 //! [`napa_virtio::BusDevice`]. No device knows PCI slots, KVM or another device.
 
+pub mod blk;
 pub mod catalog;
 
 mod open;
+#[cfg(test)]
+mod testing;
 
 pub use open::{Context, OpenError};
