@@ -1,0 +1,103 @@
+//! What a page holds: 512 words that depend on the seed, the page's number and its generation.
+//!
+//! Each word differs from its neighbours, so a page that came back shifted, torn, stale or from another page shows.
+
+use crate::random::mix;
+
+/// Words of a 4 KiB page.
+pub const PAGE_WORDS: usize = 512;
+
+/// The contents of a page.
+pub type Page = [u64; PAGE_WORDS];
+
+const STEP: u64 = 0xd134_2543_de82_ef95;
+
+/// A word that is not what was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mismatch {
+    /// Its index in the page, 0 to 511.
+    pub word: usize,
+    /// What was written there.
+    pub expected: u64,
+    /// What was found.
+    pub found: u64,
+}
+
+/// The first word of page `page` in generation `generation`; the others follow from it.
+#[must_use]
+pub fn first_word(seed: u64, page: u64, generation: u32) -> u64 {
+    mix(mix(seed ^ page.rotate_left(24)) ^ u64::from(generation).wrapping_mul(STEP))
+}
+
+/// Writes the whole page.
+pub fn fill(page: &mut Page, first_word: u64) {
+    let mut word = first_word;
+    for slot in page {
+        *slot = word;
+        word = word.wrapping_add(STEP);
+    }
+}
+
+/// Compares the whole page; the first word that differs is the error.
+pub fn check(page: &Page, first_word: u64) -> Result<(), Mismatch> {
+    let mut difference = 0;
+    let mut word = first_word;
+    for &found in page {
+        difference |= found ^ word;
+        word = word.wrapping_add(STEP);
+    }
+    if difference == 0 { Ok(()) } else { Err(first_mismatch(page, first_word)) }
+}
+
+#[cold]
+fn first_mismatch(page: &Page, first_word: u64) -> Mismatch {
+    let expected = |word: usize| first_word.wrapping_add(STEP.wrapping_mul(word as u64));
+    let word = (0..PAGE_WORDS).find(|&word| page[word] != expected(word)).unwrap_or(0);
+    Mismatch { word, expected: expected(word), found: page[word] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn page(seed: u64, number: u64, generation: u32) -> Page {
+        let mut page = [0; PAGE_WORDS];
+        fill(&mut page, first_word(seed, number, generation));
+        page
+    }
+
+    #[test]
+    fn a_page_checks_against_itself_alone() {
+        let one = page(0, 5, 1);
+        assert_eq!(check(&one, first_word(0, 5, 1)), Ok(()));
+        for other in [first_word(0, 5, 2), first_word(0, 6, 1), first_word(1, 5, 1)] {
+            assert!(check(&one, other).is_err());
+        }
+        assert!(check(&[0; PAGE_WORDS], first_word(0, 5, 1)).is_err(), "a page lost to zero must show");
+    }
+
+    #[test]
+    fn neighbouring_pages_and_generations_share_no_first_word() {
+        let mut words: Vec<u64> = (0..256).flat_map(|p| (0..64).map(move |g| first_word(9, p, g))).collect();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), 256 * 64);
+    }
+
+    proptest! {
+        #[test]
+        fn every_flipped_bit_is_found_where_it_is(
+            number in any::<u64>(), generation in any::<u32>(), word in 0..PAGE_WORDS, bit in 0..64_u32,
+        ) {
+            let mut damaged = page(3, number, generation);
+            let expected = damaged[word];
+            damaged[word] ^= 1 << bit;
+            let found = damaged[word];
+            prop_assert_eq!(
+                check(&damaged, first_word(3, number, generation)),
+                Err(Mismatch { word, expected, found })
+            );
+        }
+    }
+}
