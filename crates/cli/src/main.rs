@@ -1,3 +1,46 @@
-//! The `napa` binary.
+//! The `napa` binary: words in, one of the verbs done, an exit code out.
+//!
+//! `command` is the one definition of the command line: the parser, the completions and the man pages come
+//! from it. Each verb is a module; a verb that can fail returns an [`Error`](error::Error), which is printed
+//! here as one line.
 
-fn main() {}
+mod client;
+mod command;
+mod doctor;
+mod error;
+mod features;
+mod guest_image;
+mod output;
+mod reference;
+mod run;
+
+use std::process::ExitCode;
+
+use command::{OtherVerb, StartVerb, Verb};
+
+fn main() -> ExitCode {
+    let done = command::parse(std::env::args_os()).and_then(perform);
+    done.unwrap_or_else(|error| error.report())
+}
+
+fn perform(verb: Verb) -> Result<ExitCode, error::Error> {
+    match verb {
+        Verb::Start(StartVerb::Run(arguments)) => run::run(*arguments),
+        Verb::Other(verb) => perform_other(verb),
+    }
+}
+
+fn perform_other(verb: OtherVerb) -> Result<ExitCode, error::Error> {
+    match verb {
+        OtherVerb::Features(arguments) => features::features(&arguments),
+        OtherVerb::Doctor(arguments) => doctor::doctor(&arguments),
+        OtherVerb::Status(arguments) => client::status(&arguments),
+        OtherVerb::Pause(target) => client::pause(&target),
+        OtherVerb::Resume(target) => client::resume(&target),
+        OtherVerb::Stop(arguments) => client::stop(&arguments),
+        OtherVerb::Kill(target) => client::kill(&target),
+        OtherVerb::GuestImage(arguments) => guest_image::write(&arguments),
+        OtherVerb::Completions(arguments) => reference::completions(&arguments),
+        OtherVerb::Man(arguments) => reference::man(&arguments),
+    }
+}

@@ -1,0 +1,184 @@
+//! The command line: every verb and flag, once.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::error::{self, Error};
+use crate::run::RunArgs;
+
+const ABOUT: &str = "A hypervisor for Linux hosts, on KVM";
+
+const EXIT_CODES: &str = "\
+Exit codes of 'napa run':
+  0      the guest switched itself off
+  1      napa or the host failed
+  2      a flag, a file or an image cannot be used
+  80     the guest asked for a reboot, and --on-reboot is exit
+  81     the guest reported a panic
+  82     a vCPU met a triple fault
+  83     the VM was stopped hard
+  84     KVM could not run a vCPU any further
+  other  the guest's own";
+
+const EXAMPLES: &str = "\
+Examples:
+  napa run
+  napa run --kernel vmlinuz --initrd initrd.img --disk path=root.img --memory 1G --cpus 2
+  napa run --config web.toml --name web --net tap=tap0
+  napa stop web";
+
+/// `napa` and its verbs.
+#[derive(Parser)]
+#[command(name = "napa", version, about = ABOUT, after_help = EXAMPLES, disable_help_subcommand = true,
+    subcommand_value_name = "VERB", subcommand_help_heading = "Verbs")]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// What napa is asked to do.
+#[derive(Subcommand)]
+pub enum Verb {
+    #[command(flatten)]
+    Start(StartVerb),
+    #[command(flatten)]
+    Other(OtherVerb),
+}
+
+/// The verb whose start-up time counts: it is parsed without the definitions of the others.
+#[derive(Subcommand)]
+pub enum StartVerb {
+    /// Run one VM in the foreground; its serial console is the terminal
+    #[command(after_help = EXIT_CODES)]
+    Run(Box<RunArgs>),
+}
+
+/// All other verbs.
+#[derive(Subcommand)]
+pub enum OtherVerb {
+    /// Show what this host's KVM offers, and what a guest would get
+    Features(JsonArgs),
+    /// Show what is wrong on this host, and the command that mends it
+    Doctor(JsonArgs),
+    /// Show how a running VM is
+    Status(StatusArgs),
+    /// Stop the vCPUs of a running VM
+    Pause(Target),
+    /// Let the vCPUs of a paused VM run again
+    Resume(Target),
+    /// Ask a VM to switch itself off, and wait until it has ended
+    Stop(StopArgs),
+    /// Stop a VM hard, and wait until it has ended
+    Kill(Target),
+    /// Write the embedded guest's image to a file
+    GuestImage(GuestImageArgs),
+    /// Write shell completions to standard output
+    Completions(CompletionsArgs),
+    /// Write the man pages
+    Man(ManArgs),
+}
+
+/// Which VM.
+#[derive(Args)]
+pub struct Target {
+    /// Name of the VM, or the path of its control socket (with a '/' in it)
+    #[arg(value_name = "VM")]
+    pub vm: PathBuf,
+}
+
+/// For people or for programs.
+#[derive(Args)]
+pub struct JsonArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    pub target: Target,
+    #[command(flatten)]
+    pub format: JsonArgs,
+}
+
+#[derive(Args)]
+pub struct StopArgs {
+    #[command(flatten)]
+    pub target: Target,
+    /// Stop hard after this many seconds [default: the VM's own --stop-timeout]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    pub timeout: Option<u32>,
+}
+
+#[derive(Args)]
+pub struct GuestImageArgs {
+    /// File to write; '-' is standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+#[derive(Args)]
+pub struct CompletionsArgs {
+    /// Shell to write them for
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
+}
+
+#[derive(Args)]
+pub struct ManArgs {
+    /// Folder for one page per verb [default: the page of napa itself on standard output]
+    #[arg(short, long, value_name = "FOLDER")]
+    pub output: Option<PathBuf>,
+}
+
+/// The whole definition, for completions and man pages.
+pub fn definition() -> clap::Command {
+    Cli::command()
+}
+
+/// Reads the command line; the first word is the program's own name.
+///
+/// # Errors
+/// What is wrong with it, or the text that was asked for (help, version).
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Verb, Error> {
+    let words: Vec<OsString> = words.into_iter().collect();
+    let verb = match words.get(1) {
+        Some(verb) if verb == "run" => parse_start(&words),
+        _ => parse_any(&words),
+    };
+    verb.map_err(|error| error::from_clap(error, &words))
+}
+
+/// Saves the time to define all other verbs, half of that to parse.
+fn parse_start(words: &[OsString]) -> Result<Verb, clap::Error> {
+    let matches = StartVerb::augment_subcommands(clap::Command::new("napa")).try_get_matches_from(words)?;
+    StartVerb::from_arg_matches(&matches).map(Verb::Start)
+}
+
+fn parse_any(words: &[OsString]) -> Result<Verb, clap::Error> {
+    let matches = definition().try_get_matches_from(words)?;
+    Cli::from_arg_matches(&matches).map(|cli| cli.verb)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn run_is_the_same_verb_by_both_ways() {
+        for words in
+            ["run --help", "run --memory 1G --disk path=a", "run --memory", "run --nonsense", "run x"]
+        {
+            let words: Vec<OsString> = ["napa"].into_iter().chain(words.split(' ')).map(Into::into).collect();
+            let text = |verb: Result<Verb, clap::Error>| match verb {
+                Ok(Verb::Start(StartVerb::Run(arguments))) => format!("{arguments:?}"),
+                Ok(Verb::Other(_)) => panic!("run was asked for"),
+                Err(error) => error.to_string(),
+            };
+            assert_eq!(text(parse_start(&words)), text(parse_any(&words)));
+        }
+    }
+}

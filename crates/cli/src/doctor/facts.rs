@@ -1,0 +1,58 @@
+//! Everything the doctor looks at, gathered before anything is judged.
+
+use std::io;
+
+use napa_sys::host::{
+    Capabilities, Cgroup, Device, HugePages, IoUringRule, Ksm, KvmModule, Memory, Mmu, OvercommitRule,
+    Pressure, Processor, Root, Swap, ThpRule, Userfaultfd, try_io_uring,
+};
+
+use crate::features::{KvmError, Offer};
+
+/// What is the case on a host.
+#[derive(Debug)]
+pub struct Facts {
+    pub processor: Processor,
+    pub module: Option<(KvmModule, Mmu)>,
+    pub kvm: Result<Offer, KvmError>,
+    pub io_uring: Result<(), io::Error>,
+    pub io_uring_rule: IoUringRule,
+    pub memory: Option<Memory>,
+    pub overcommit: Option<OvercommitRule>,
+    pub swaps: Vec<Swap>,
+    pub ksm: Option<Ksm>,
+    pub thp: Option<ThpRule>,
+    pub huge_pages: Vec<HugePages>,
+    pub cgroup: Cgroup,
+    pub pressure: Option<Pressure>,
+    pub userfaultfd: Userfaultfd,
+    pub tun: Device,
+    pub vhost_net: Device,
+    pub net_admin: bool,
+}
+
+impl Facts {
+    /// Looks at this host.
+    pub fn gather() -> Self {
+        let root = &Root::system();
+        Self {
+            processor: Processor::read(root),
+            module: KvmModule::read(root).map(|module| (module, module.mmu(root))),
+            kvm: Offer::ask(),
+            io_uring: try_io_uring(),
+            io_uring_rule: IoUringRule::read(root),
+            memory: Memory::read(root),
+            overcommit: OvercommitRule::read(root),
+            swaps: Swap::read(root),
+            ksm: Ksm::read(root),
+            thp: ThpRule::read(root),
+            huge_pages: HugePages::read(root),
+            cgroup: Cgroup::read(root),
+            pressure: Pressure::memory(root),
+            userfaultfd: Userfaultfd::read(root),
+            tun: Device::tun(root),
+            vhost_net: Device::vhost_net(root),
+            net_admin: Capabilities::read(root).net_admin(),
+        }
+    }
+}
