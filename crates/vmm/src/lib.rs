@@ -1,1 +1,28 @@
-//! The napa vmm crate.
+//! One VM: assembled from its configuration, run to its end.
+//!
+//! Threads: the control thread (the caller's) with the run state, signals and the control socket;
+//! one per vCPU; I/O threads once the guest uses a disk or a network card.
+//!
+//! ```text
+//!            +---------- resume -----------+
+//!            v                             |
+//!  start -> Running -- pause --> Pausing -> Paused
+//!            |  (vCPUs parked, then I/O drained)
+//!            +-- stop --> Stopping -- power off, or the bound passes --> Ended
+//!            +-- exit port, panic, triple fault, reset, kill ----------> Ended
+//! ```
+//!
+//! Invariants: the control thread never waits for a vCPU thread, because a vCPU thread may wait for it;
+//! whatever ends the VM, the terminal, sockets, locks and taps are put back.
+
+mod assemble;
+mod control;
+mod error;
+mod events;
+mod power;
+mod run;
+mod status;
+mod vcpus;
+
+pub use error::RunError;
+pub use run::run;

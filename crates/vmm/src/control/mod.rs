@@ -1,0 +1,197 @@
+//! The control thread's worker: everything that a person or a program can ask of a running VM.
+
+mod connections;
+mod lifecycle;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use napa_api::control::{Command, Request, Response, RpcError, Status};
+use napa_devices::{ConsoleBackend, ConsoleCommand};
+use napa_sys::reactor::{Handle, Io, Worker};
+use napa_sys::signal::SignalFd;
+use napa_sys::socket::Listener;
+
+use self::connections::{Connections, FIRST_TOKEN};
+pub use self::lifecycle::{Ended, Lifecycle};
+use crate::events::{Event, Events};
+
+const BELL: u32 = 0;
+const SIGNALS: u32 = 1;
+const LISTENER: u32 = 2;
+const STOP_TIMER: u32 = 3;
+
+/// What the control thread listens to.
+pub struct Sources {
+    /// What other threads tell.
+    pub events: Events,
+    /// Signals of the process.
+    pub signals: SignalFd,
+    /// The control socket.
+    pub listener: Option<Listener>,
+    /// The terminal, which changes its size and comes back to the foreground.
+    pub console: Arc<ConsoleBackend>,
+    /// Ends the control thread's loop.
+    pub reactor: Handle,
+}
+
+/// The worker of the control thread.
+pub struct Control {
+    sources: Sources,
+    lifecycle: Lifecycle,
+    connections: Connections,
+    /// Connections that wait for a pause to be complete, with their requests.
+    waiting: Vec<(usize, Request)>,
+}
+
+impl Control {
+    /// Serves `lifecycle`.
+    pub fn new(sources: Sources, lifecycle: Lifecycle) -> Self {
+        Self { sources, lifecycle, connections: Connections::default(), waiting: Vec::new() }
+    }
+
+    fn on_events(&mut self, io: &mut Io<'_>) {
+        for event in self.sources.events.take() {
+            match event {
+                Event::Ended(exit) => self.lifecycle.end(exit),
+                Event::Parked => self.lifecycle.on_parked(),
+                Event::Console(command) => self.on_console(command, io),
+            }
+        }
+        self.answer_waiting(io);
+    }
+
+    fn on_console(&mut self, command: ConsoleCommand, io: &mut Io<'_>) {
+        let command = match command {
+            ConsoleCommand::HardStop => Command::Kill,
+            ConsoleCommand::OrderlyStop => Command::Stop { timeout_s: None },
+            ConsoleCommand::Pause => Command::Pause,
+            ConsoleCommand::Resume => Command::Resume,
+            ConsoleCommand::Status => Command::Status,
+        };
+        let said = match self.carry_out(command, io) {
+            Ok(status) => format!("the VM is {}", status.state),
+            Err(error) => error.message,
+        };
+        self.sources.console.say(&format!("napa: {said}"));
+    }
+
+    fn on_signals(&mut self, io: &mut Io<'_>) {
+        while let Some(signal) = self.sources.signals.next() {
+            match signal {
+                libc::SIGWINCH => self.sources.console.resized(),
+                libc::SIGCONT => {
+                    if let Err(error) = self.sources.console.continued() {
+                        eprintln!("napa: {error}");
+                    }
+                }
+                // Whoever asks a second time does not want to wait.
+                _ if self.lifecycle.is_stopping() => self.lifecycle.end(napa_api::Exit::HardStop),
+                _ => {
+                    // It fails only for a VM that is ending anyway.
+                    let _ = self.carry_out(Command::Stop { timeout_s: None }, io);
+                }
+            }
+        }
+    }
+
+    fn on_listener(&mut self, io: &mut Io<'_>) {
+        let Some(listener) = &self.sources.listener else { return };
+        // An error is that of one connection, or of a process short of descriptors: the next may do better.
+        while let Ok(Some(stream)) = listener.accept() {
+            self.connections.add(stream, io);
+        }
+        io.wait_readable(LISTENER, listener);
+    }
+
+    fn on_connection(&mut self, token: u32, io: &mut Io<'_>) {
+        let (connection, requests) = self.connections.ready(token, io);
+        for request in requests {
+            match request {
+                Ok(request) => self.on_request(connection, request, io),
+                Err(response) => self.connections.send(connection, &response, io),
+            }
+        }
+        self.answer_waiting(io);
+    }
+
+    fn on_request(&mut self, connection: usize, request: Request, io: &mut Io<'_>) {
+        let outcome = self.carry_out(request.command, io);
+        if request.command == Command::Pause && outcome.is_ok() && !self.lifecycle.is_paused() {
+            self.waiting.push((connection, request));
+            return;
+        }
+        if let Some(response) = request.answer(outcome) {
+            self.connections.send(connection, &response, io);
+        }
+    }
+
+    fn answer_waiting(&mut self, io: &mut Io<'_>) {
+        let Some(outcome) = self.lifecycle.pause_outcome() else { return };
+        for (connection, request) in self.waiting.drain(..) {
+            if let Some(response) = request.answer(outcome.clone()) {
+                self.connections.send(connection, &response, io);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, command: Command, io: &mut Io<'_>) -> Result<Status, RpcError> {
+        match command {
+            Command::Status => {}
+            Command::Pause => self.lifecycle.pause()?,
+            Command::Resume => self.lifecycle.resume()?,
+            Command::Stop { timeout_s } => {
+                let bound = self.lifecycle.stop(timeout_s)?;
+                io.forget(STOP_TIMER);
+                io.wait_timeout(STOP_TIMER, bound);
+            }
+            Command::Kill => self.lifecycle.end(napa_api::Exit::HardStop),
+        }
+        Ok(self.lifecycle.status())
+    }
+
+    fn on_stop_timer(&mut self, io: &mut Io<'_>) {
+        match self.lifecycle.time_left() {
+            Some(Duration::ZERO) => self.lifecycle.end(napa_api::Exit::HardStop),
+            // The timer of an earlier request came, and a later one has moved the bound.
+            Some(left) => io.wait_timeout(STOP_TIMER, left),
+            None => {}
+        }
+    }
+}
+
+impl Worker for Control {
+    fn start(&mut self, io: &mut Io<'_>) {
+        io.wait_event(BELL, self.sources.events.bell());
+        io.wait_readable(SIGNALS, &self.sources.signals);
+        if let Some(listener) = &self.sources.listener {
+            io.wait_readable(LISTENER, listener);
+        }
+    }
+
+    fn ready(&mut self, token: u32, io: &mut Io<'_>) {
+        match token {
+            BELL => {
+                self.on_events(io);
+                io.wait_event(BELL, self.sources.events.bell());
+            }
+            SIGNALS => {
+                self.on_signals(io);
+                io.wait_readable(SIGNALS, &self.sources.signals);
+            }
+            LISTENER => self.on_listener(io),
+            STOP_TIMER => self.on_stop_timer(io),
+            FIRST_TOKEN.. => self.on_connection(token, io),
+            _ => {}
+        }
+    }
+
+    fn turn_end(&mut self, _: &mut Io<'_>) {
+        if self.lifecycle.has_ended() {
+            self.sources.reactor.quit();
+        }
+    }
+}
+
+/// A response that says why a line was no request.
+type Refusal = Response;
