@@ -10,6 +10,8 @@ use napa_lab::{HostKernel, HostOptions, Lab, Stream, qemu};
 
 #[derive(Subcommand)]
 pub enum Command {
+    /// Fetch and build everything, so that hosts start in a second.
+    Build,
     /// Run a command in a host; the exit code is the command's.
     Run {
         #[command(flatten)]
@@ -48,6 +50,7 @@ enum KernelArgument {
 
 pub fn run(command: Command) -> Result<()> {
     match command {
+        Command::Build => Lab::open()?.build()?,
         Command::Run { host, words } => run_in_host(&host, &words)?,
         Command::Qemu => println!("{}", qemu::unpacked()?.prefix()?.join(" ")),
         Command::Clean => Cache::of_this_user()?.clear()?,

@@ -70,6 +70,11 @@ impl Archive {
         Ok(archive)
     }
 
+    /// The release that the packages belong to.
+    pub fn suite(&self) -> Suite {
+        self.suite
+    }
+
     /// The mirror that the packages come from.
     pub fn mirror(&self) -> &Mirror {
         &self.mirror

@@ -21,7 +21,7 @@ pub fn napa() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(NAPA_VARIABLE) {
         return Ok(PathBuf::from(path));
     }
-    once(&NAPA, || built("napa-cli", "napa"))
+    once(&NAPA, || built("build", "napa-cli", "napa", &[]))
 }
 
 /// The agent that runs in a host.
@@ -30,7 +30,8 @@ pub fn napa() -> Result<PathBuf> {
 /// It does not build.
 pub(crate) fn agent() -> Result<PathBuf> {
     static AGENT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    once(&AGENT, || built("napa-lab", "napa-lab-agent"))
+    // Without symbols the program is the same after changes elsewhere, and so are the snapshots with it.
+    once(&AGENT, || built("rustc", "napa-lab", "napa-lab-agent", &["--", "-C", "strip=symbols"]))
 }
 
 fn once(
@@ -53,12 +54,12 @@ struct CargoTarget {
     name: String,
 }
 
-fn built(package: &str, binary: &str) -> Result<PathBuf> {
+fn built(subcommand: &str, package: &str, binary: &str, flags: &[&str]) -> Result<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(workspace).args(["build", "--quiet", "--release", "--message-format=json"]);
-    let messages = run_to_text(command.args(["--package", package, "--bin", binary]))
+    command.current_dir(workspace).args([subcommand, "--quiet", "--release", "--message-format=json"]);
+    let messages = run_to_text(command.args(["--package", package, "--bin", binary]).args(flags))
         .with_context(|| format!("build {binary} for the lab"))?;
     executable(&messages, binary).with_context(|| format!("cargo built {binary}, but did not say where"))
 }

@@ -13,6 +13,7 @@ use crate::cache::{Cache, Key};
 use crate::devices::{self, Backends, machine_options};
 use crate::host::{Boot, Host, RunFolder, Sockets};
 use crate::host_image;
+use crate::images;
 use crate::job::JobError;
 use crate::kernel::{HostKernel, Kernel};
 use crate::qemu::{self, Qemu};
@@ -22,6 +23,8 @@ use crate::tsc;
 
 /// Frequencies this close count as one machine's: measurements differ a little.
 const TSC_STEP_KHZ: u64 = 20_000;
+
+const DEFAULT_MEMORY_MIB: u32 = 1024;
 
 /// A lab that is ready to start hosts.
 pub struct Lab {
@@ -54,7 +57,7 @@ pub enum Images {
 
 impl Default for HostOptions {
     fn default() -> HostOptions {
-        HostOptions { memory_mib: 1024, share: Share::new(), images: Images::Mounted }
+        HostOptions { memory_mib: DEFAULT_MEMORY_MIB, share: Share::new(), images: Images::Mounted }
     }
 }
 
@@ -111,11 +114,22 @@ impl Lab {
         Ok([first, second])
     }
 
-    /// The kernel, for guests.
+    /// Fetches and builds everything that [`Lab::start`] needs, so that every later start is quick.
     ///
     /// # Errors
-    /// It cannot be fetched.
-    pub fn kernel(&self, version: HostKernel) -> Result<Kernel> {
+    /// Something cannot be fetched or built, or a host does not come up.
+    pub fn build(&self) -> Result<()> {
+        self.images()?;
+        HostKernel::ALL.iter().try_for_each(|kernel| self.snapshot(*kernel, DEFAULT_MEMORY_MIB).map(drop))
+    }
+
+    /// The disk with the guests' images.
+    fn images(&self) -> Result<PathBuf> {
+        let archive = Archive::open(&self.cache, Suite::Trixie)?;
+        images::image(&self.cache, &archive, &self.tools, &self.qemu)
+    }
+
+    fn kernel(&self, version: HostKernel) -> Result<Kernel> {
         Kernel::unpacked(&self.cache, &self.tools, version)
     }
 
@@ -124,7 +138,7 @@ impl Lab {
         let folder = RunFolder::new(&self.cache.root().join("run"))?;
         let images = match options.images {
             Images::Absent => None,
-            Images::Mounted => None,
+            Images::Mounted => Some(self.images()?),
         };
         let share = match options.images {
             Images::Absent => options.share.clone(),
@@ -136,6 +150,9 @@ impl Lab {
         let boot = Boot { options: machine, snapshot: Some(&snapshot) };
         let host = Host::boot(&self.qemu, boot, backends, sockets, folder)?;
         host.shell("mount -t erofs -o ro /dev/lab/share /share")?;
+        if options.images == Images::Mounted {
+            host.shell("mount -t ext4 /dev/lab/images /images")?;
+        }
         Ok(host)
     }
 
