@@ -113,8 +113,9 @@ impl Machine {
         let registers = boot::prepare(&self.ram, entry, &mut sregs)?;
         boot_vcpu.set_sregs(&sregs).map_err(refused("the boot vCPU's system registers"))?;
         boot_vcpu.set_regs(&registers).map_err(refused("the boot vCPU's registers"))?;
+        let ram = self.ram;
         let vcpus = (0..).zip(self.vcpus);
-        Ok(vcpus.map(|(id, fd)| Vcpu::new(fd, id, Arc::clone(buses))).collect())
+        Ok(vcpus.map(|(id, fd)| Vcpu::new(fd, id, Arc::clone(buses), Arc::clone(&ram))).collect())
     }
 
     fn set_first_state(&self, vcpu: &VcpuFd, id: u32, supported: &CpuId) -> Result<(), BuildError> {
@@ -167,8 +168,8 @@ fn set_memory_slots(vm: &VmFd, ram: &GuestRam) -> Result<(), BuildError> {
             memory_size: region.len(),
             userspace_addr: host_address(region),
         };
-        // SAFETY: the region is mapped for as long as `ram` lives, and every user of the VM holds `ram`:
-        // the machine, then the functions on its bus; vCPUs run only while those exist.
+        // SAFETY: the region is mapped for as long as `ram` lives, and each vCPU, without which nothing
+        // reaches the slot, holds `ram`.
         unsafe { vm.set_user_memory_region(region) }.map_err(refused("a memory slot"))?;
     }
     Ok(())

@@ -1,9 +1,11 @@
 //! One vCPU: running it, and dispatching what leaves the guest.
+#![allow(unsafe_code)] // The reason of an exit is a member of a C union.
 
 use std::io;
 use std::sync::Arc;
 
 use kvm_ioctls::{VcpuExit, VcpuFd};
+use napa_memory::GuestRam;
 
 use crate::buses::Buses;
 
@@ -39,11 +41,13 @@ pub struct Vcpu {
     fd: VcpuFd,
     id: u32,
     buses: Arc<Buses>,
+    /// The memory slots point into it, so it stays mapped while any vCPU may run.
+    _ram: Arc<GuestRam>,
 }
 
 impl Vcpu {
-    pub(crate) fn new(fd: VcpuFd, id: u32, buses: Arc<Buses>) -> Self {
-        Self { fd, id, buses }
+    pub(crate) fn new(fd: VcpuFd, id: u32, buses: Arc<Buses>, ram: Arc<GuestRam>) -> Self {
+        Self { fd, id, buses, _ram: ram }
     }
 
     /// Number of the vCPU, which is its APIC id.
@@ -74,6 +78,10 @@ impl Vcpu {
                 Ok(VcpuExit::MmioWrite(address, data)) => self.buses.memory_write(address, data),
                 Ok(VcpuExit::Shutdown) => return Ok(Step::TripleFault),
                 Ok(VcpuExit::Intr) => return Ok(Step::Interrupted),
+                Ok(VcpuExit::InternalError) => {
+                    let reason = self.internal_error();
+                    return Err(self.stuck(reason));
+                }
                 Ok(exit) => {
                     let reason = describe(&exit);
                     return Err(self.stuck(reason));
@@ -88,6 +96,21 @@ impl Vcpu {
         }
     }
 
+    /// What KVM could not do (KVM API §5, KVM_EXIT_INTERNAL_ERROR), with the instruction where it tells.
+    fn internal_error(&mut self) -> String {
+        const EMULATION: u32 = 1;
+        let run = self.fd.get_kvm_run();
+        // SAFETY: KVM fills this member when the exit reason is KVM_EXIT_INTERNAL_ERROR, which it was.
+        let error = unsafe { run.__bindgen_anon_1.internal };
+        let data = &error.data[..(error.ndata as usize).min(error.data.len())];
+        let what = if error.suberror == EMULATION {
+            "could not emulate an instruction"
+        } else {
+            "met an internal error"
+        };
+        format!("KVM {what} (suberror {}, data {data:x?})", error.suberror)
+    }
+
     fn stuck(&mut self, reason: String) -> VcpuError {
         let rip = self.fd.get_regs().map_or(0, |registers| registers.rip);
         VcpuError::Stuck { id: self.id, rip, reason }
@@ -96,7 +119,6 @@ impl Vcpu {
 
 fn describe(exit: &VcpuExit<'_>) -> String {
     match exit {
-        VcpuExit::InternalError => "KVM could not emulate an instruction (KVM_EXIT_INTERNAL_ERROR)".into(),
         VcpuExit::FailEntry(reason, _) => {
             format!("the processor refused the vCPU's state (reason {reason:#x})")
         }

@@ -108,11 +108,8 @@ fn an_elf_image_is_told_its_command_line_and_memory() {
     let entry = |index: u64| -> hvm_memmap_table_entry {
         loaded.ram.read_obj(at(info.memmap_paddr + index * 24)).unwrap()
     };
-    let ram: u64 = (0..info.memmap_entries.into())
-        .map(entry)
-        .filter(|line| line.type_ == 1)
-        .map(|line| line.size)
-        .sum();
+    let ram: u64 =
+        (0..info.memmap_entries.into()).map(entry).filter(|line| line.type_ == 1).map(|line| line.size).sum();
     assert_eq!(ram, MEMORY.0 - (layout::HIGH_RAM_START - layout::LOW_RAM_END));
 }
 
