@@ -5,6 +5,7 @@
 
 pub mod blk;
 pub mod catalog;
+pub mod net;
 
 mod open;
 #[cfg(test)]

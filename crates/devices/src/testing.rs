@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use napa_memory::{GuestRam, RamRegion, allocate};
 use napa_units::{Bytes, GuestAddress as Start};
@@ -77,6 +77,15 @@ impl Bench {
     /// Whether the device has asked for a reset.
     pub fn needs_reset(&self) -> bool {
         self.status.load(Ordering::Acquire) & NEEDS_RESET != 0
+    }
+
+    /// Waits until the device asks for a reset.
+    pub fn wait_needs_reset(&self) {
+        let until = Instant::now() + PATIENCE;
+        while !self.needs_reset() {
+            assert!(Instant::now() < until, "the device did not ask for a reset");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Waits for an interrupt of the configuration space.
