@@ -1,6 +1,8 @@
-//! Developer commands: `cargo xtask lab …`.
+//! Developer commands: `cargo xtask lab …` and what `./check` asks for.
 
+mod documents;
 mod lab;
+mod licences;
 
 use clap::{Parser, Subcommand};
 
@@ -19,10 +21,16 @@ enum Command {
         #[command(subcommand)]
         command: lab::Command,
     },
+    /// Check the licences, names and sources of all dependencies against deny.toml.
+    Licences,
+    /// Check the links in the documents, and that no file names one person's folders.
+    Documents,
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Lab { command } => lab::run(command),
+        Command::Licences => licences::check(),
+        Command::Documents => documents::check(),
     }
 }
