@@ -1,14 +1,30 @@
-//! The devices of a VM: one folder each, all named in [`catalog`].
+//! The devices of a VM: one folder each, all named in [`catalog`] or [`ports`].
 //!
 //! Virtio devices implement [`napa_virtio::Device`]; what sits on I/O ports implements
 //! [`napa_virtio::BusDevice`]. No device knows PCI slots, KVM or another device.
 
+use std::sync::Arc;
+
 pub mod blk;
 pub mod catalog;
 pub mod net;
+pub mod ports;
+pub mod serial;
+pub mod terminal;
 
+mod exit_port;
+mod i8042;
 mod open;
+mod pvpanic;
+mod rtc;
+mod stop_port;
 #[cfg(test)]
 mod testing;
 
 pub use open::{Context, OpenError};
+pub use stop_port::StopRequest;
+pub use terminal::{ConsoleBackend, ConsoleCommand};
+
+/// Takes the news that the guest has ended itself, in whatever way. Called on a vCPU thread while the
+/// guest's access is under way, perhaps several times; it must not wait for that vCPU.
+pub type ExitSink = Arc<dyn Fn(napa_api::Exit) + Send + Sync>;

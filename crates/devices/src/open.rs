@@ -1,11 +1,17 @@
 //! From configuration to a device: what every device's `open` gets and gives.
 
+use std::sync::Arc;
+
 use napa_api::VmConfig;
+
+use crate::ConsoleBackend;
 
 /// What a device may know while it is opened.
 pub struct Context<'a> {
     /// The whole configuration of the VM.
     pub config: &'a VmConfig,
+    /// Where the consoles of this VM lead.
+    pub console: &'a Arc<ConsoleBackend>,
 }
 
 /// Why a device could not be opened. Nothing of it is left behind.
