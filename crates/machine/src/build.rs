@@ -13,7 +13,7 @@ use crate::boot::{self, BootError};
 use crate::buses::Buses;
 use crate::plan::Plan;
 use crate::routes::{Routes, into_io};
-use crate::vcpu::Vcpu;
+use crate::vcpu::{Keeps, Vcpu};
 use crate::{acpi, cpuid, layout};
 
 const MSR_MTRR_DEFAULT_TYPE: u32 = 0x2ff;
@@ -113,9 +113,9 @@ impl Machine {
         let registers = boot::prepare(&self.ram, entry, &mut sregs)?;
         boot_vcpu.set_sregs(&sregs).map_err(refused("the boot vCPU's system registers"))?;
         boot_vcpu.set_regs(&registers).map_err(refused("the boot vCPU's registers"))?;
-        let ram = self.ram;
+        let keeps = Arc::new(Keeps { _vm: self.vm, _ram: self.ram });
         let vcpus = (0..).zip(self.vcpus);
-        Ok(vcpus.map(|(id, fd)| Vcpu::new(fd, id, Arc::clone(buses), Arc::clone(&ram))).collect())
+        Ok(vcpus.map(|(id, fd)| Vcpu::new(fd, id, Arc::clone(buses), Arc::clone(&keeps))).collect())
     }
 
     fn set_first_state(&self, vcpu: &VcpuFd, id: u32, supported: &CpuId) -> Result<(), BuildError> {

@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
-use kvm_ioctls::{VcpuExit, VcpuFd};
+use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use napa_memory::GuestRam;
 
 use crate::buses::Buses;
@@ -41,13 +41,20 @@ pub struct Vcpu {
     fd: VcpuFd,
     id: u32,
     buses: Arc<Buses>,
-    /// The memory slots point into it, so it stays mapped while any vCPU may run.
-    _ram: Arc<GuestRam>,
+    _keeps: Arc<Keeps>,
+}
+
+/// What a machine has to keep while any of its vCPUs may run.
+pub(crate) struct Keeps {
+    /// Interrupts by eventfd end when the VM's descriptor is closed.
+    pub _vm: Arc<VmFd>,
+    /// The memory slots point into it.
+    pub _ram: Arc<GuestRam>,
 }
 
 impl Vcpu {
-    pub(crate) fn new(fd: VcpuFd, id: u32, buses: Arc<Buses>, ram: Arc<GuestRam>) -> Self {
-        Self { fd, id, buses, _ram: ram }
+    pub(crate) fn new(fd: VcpuFd, id: u32, buses: Arc<Buses>, keeps: Arc<Keeps>) -> Self {
+        Self { fd, id, buses, _keeps: keeps }
     }
 
     /// Number of the vCPU, which is its APIC id.
