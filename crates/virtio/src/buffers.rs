@@ -145,6 +145,16 @@ impl Buffers {
         skip(&mut self.writable, count);
     }
 
+    /// Forgets what comes after the first `count` readable bytes.
+    pub fn truncate_readable(&mut self, count: u64) {
+        truncate(&mut self.readable, count);
+    }
+
+    /// Forgets what comes after the first `count` writable bytes.
+    pub fn truncate_writable(&mut self, count: u64) {
+        truncate(&mut self.writable, count);
+    }
+
     /// Bytes that the device may read.
     pub fn readable_bytes(&self) -> u64 {
         total(&self.readable)
@@ -195,6 +205,16 @@ fn skip(vectors: &mut Vec<IoVec>, count: u64) {
     if left > 0 && !vectors.is_empty() {
         skip_front(vectors, left as usize);
     }
+}
+
+/// Drops what comes after the first `count` bytes.
+fn truncate(vectors: &mut Vec<IoVec>, count: u64) {
+    let mut left = count;
+    vectors.retain_mut(|vector| {
+        vector.iov_len = vector.iov_len.min(usize::try_from(left).unwrap_or(usize::MAX));
+        left -= vector.iov_len as u64;
+        vector.iov_len > 0
+    });
 }
 
 /// The last byte of a request that the device writes, where block and other devices put the outcome.

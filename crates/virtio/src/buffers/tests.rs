@@ -80,6 +80,19 @@ fn what_was_dealt_with_is_skipped() {
 }
 
 #[test]
+fn what_is_past_the_end_is_forgotten() {
+    let ram = ram();
+    for (count, expected) in [(0, 0), (1, 1), (2, 2), (3, 3), (5, 5), (6, 5), (u64::MAX, 5)] {
+        let mut buffers = fill(&ram, &[(0x100, 5, 0), (0x200, 2, WRITE), (0x300, 3, WRITE)]).unwrap();
+        buffers.truncate_writable(count);
+        assert_eq!((buffers.readable_bytes(), buffers.writable_bytes()), (5, expected), "{count}");
+        buffers.truncate_readable(count);
+        assert_eq!((buffers.readable_bytes(), buffers.writable_bytes()), (expected, expected), "{count}");
+        assert_eq!(buffers.write(b"12345") as u64, expected);
+    }
+}
+
+#[test]
 fn a_write_at_an_offset_crosses_pieces_and_stops_at_the_end() {
     let ram = ram();
     let buffers = fill(&ram, &[(0x100, 2, WRITE), (0x200, 0, WRITE), (0x300, 3, WRITE)]).unwrap();
