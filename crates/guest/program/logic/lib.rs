@@ -12,6 +12,7 @@ pub mod histogram;
 pub mod memory_map;
 pub mod pattern;
 pub mod random;
+pub mod ring;
 pub mod size;
 pub mod start_info;
 pub mod zipf;

@@ -49,11 +49,35 @@ pub fn check(page: &Page, first_word: u64) -> Result<(), Mismatch> {
     if difference == 0 { Ok(()) } else { Err(first_mismatch(page, first_word)) }
 }
 
+/// Writes the whole page into `bytes`, which are 4096.
+pub fn fill_bytes(bytes: &mut [u8], first_word: u64) {
+    assert_eq!(bytes.len(), 8 * PAGE_WORDS, "a page has 4096 bytes");
+    for (index, slot) in bytes.chunks_exact_mut(8).enumerate() {
+        slot.copy_from_slice(&word(first_word, index).to_le_bytes());
+    }
+}
+
+/// Compares `bytes`, which are 4096, with the whole page; the first word that differs is the error.
+pub fn check_bytes(bytes: &[u8], first_word: u64) -> Result<(), Mismatch> {
+    assert_eq!(bytes.len(), 8 * PAGE_WORDS, "a page has 4096 bytes");
+    for (index, slot) in bytes.chunks_exact(8).enumerate() {
+        let found = u64::from_le_bytes(slot.try_into().expect("chunks have eight bytes"));
+        let expected = word(first_word, index);
+        if found != expected {
+            return Err(Mismatch { word: index, expected, found });
+        }
+    }
+    Ok(())
+}
+
+fn word(first_word: u64, index: usize) -> u64 {
+    first_word.wrapping_add(STEP.wrapping_mul(index as u64))
+}
+
 #[cold]
 fn first_mismatch(page: &Page, first_word: u64) -> Mismatch {
-    let expected = |word: usize| first_word.wrapping_add(STEP.wrapping_mul(word as u64));
-    let word = (0..PAGE_WORDS).find(|&word| page[word] != expected(word)).unwrap_or(0);
-    Mismatch { word, expected: expected(word), found: page[word] }
+    let index = (0..PAGE_WORDS).find(|&index| page[index] != word(first_word, index)).unwrap_or(0);
+    Mismatch { word: index, expected: word(first_word, index), found: page[index] }
 }
 
 #[cfg(test)]
@@ -75,6 +99,18 @@ mod tests {
             assert!(check(&one, other).is_err());
         }
         assert!(check(&[0; PAGE_WORDS], first_word(0, 5, 1)).is_err(), "a page lost to zero must show");
+    }
+
+    #[test]
+    fn bytes_and_words_are_the_same_page() {
+        let mut bytes = [0; 8 * PAGE_WORDS];
+        fill_bytes(&mut bytes, first_word(0, 5, 1));
+        let words: Vec<u64> =
+            bytes.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
+        assert_eq!(words, page(0, 5, 1));
+        assert_eq!(check_bytes(&bytes, first_word(0, 5, 1)), Ok(()));
+        bytes[4095] ^= 0x80;
+        assert_eq!(check_bytes(&bytes, first_word(0, 5, 1)).unwrap_err().word, 511);
     }
 
     #[test]

@@ -24,6 +24,8 @@ unsafe impl Zeroed for u8 {}
 // SAFETY: plain numbers.
 unsafe impl Zeroed for u16 {}
 // SAFETY: plain numbers.
+unsafe impl Zeroed for u32 {}
+// SAFETY: plain numbers.
 unsafe impl Zeroed for u64 {}
 // SAFETY: plain numbers.
 unsafe impl Zeroed for AtomicU32 {}
@@ -55,5 +57,29 @@ impl<'a> Arena<'a> {
     /// `pages` pages as they are, not zeroed.
     pub fn pages(&self, pages: u64) -> Result<PageSet, OutOfMemory> {
         self.free.borrow_mut().take_pages(pages)
+    }
+}
+
+/// Memory that a device reads and writes too.
+pub struct DeviceMemory<'a> {
+    bytes: &'a mut [u8],
+}
+
+impl<'a> Arena<'_> {
+    /// `bytes` zeroed bytes in one physical piece, aligned to `alignment`.
+    pub fn device_memory(&'a self, bytes: usize, alignment: usize) -> Result<DeviceMemory<'a>, OutOfMemory> {
+        Ok(DeviceMemory { bytes: self.slice(bytes, alignment)? })
+    }
+}
+
+impl DeviceMemory<'_> {
+    /// Its guest-physical address.
+    pub fn address(&self) -> u64 {
+        self.bytes.as_ptr() as u64
+    }
+
+    /// What it holds. Only while no request with it is under way; the optimiser is told that it may have changed.
+    pub fn contents(&mut self) -> &mut [u8] {
+        core::hint::black_box(&mut *self.bytes)
     }
 }

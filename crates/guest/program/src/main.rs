@@ -22,6 +22,7 @@ mod io_apic;
 mod lock;
 mod machine;
 mod paging;
+mod pci;
 mod physical;
 mod port;
 mod power;
@@ -33,6 +34,7 @@ mod services;
 mod smp;
 mod stop;
 mod timer;
+mod virtio;
 mod workloads;
 
 /// Where boot.s enters Rust, on the boot processor in ring 3. `start_info` is the address that the loader gave.

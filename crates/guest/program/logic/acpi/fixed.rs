@@ -1,6 +1,6 @@
 //! The registers that end and restart the machine (ACPI 6.5 §5.2.9, §4.8.3.6, §4.8.3.7).
 
-use super::{Platform, sleep_type, tables};
+use super::{ConfigurationSpace, Platform, base_address, sleep_type, tables};
 use crate::start_info::{PhysicalMemory, u32_at, u64_at};
 
 const DSDT: usize = 40;
@@ -49,7 +49,12 @@ pub(super) fn read(memory: &impl PhysicalMemory, fadt: &[u8], platform: &mut Pla
         platform.reset = Some(ResetRegister { register, value: fadt.get(RESET_VALUE).copied().unwrap_or(0) });
     }
     platform.pm1_control_port = pm1_control(fadt);
-    let Some(sleep_type) = sleep_type(memory, fadt) else { return };
+    let Some(dsdt) = dsdt(memory, fadt) else { return };
+    if platform.configuration_space.is_none() {
+        platform.configuration_space =
+            base_address::of_root(dsdt).map(|address| ConfigurationSpace { address, first_bus: 0 });
+    }
+    let Some(sleep_type) = sleep_type::of_s5(dsdt) else { return };
     platform.sleep = if flags & FLAG_HARDWARE_REDUCED != 0 {
         // SLP_TYP is bits 2 to 4, SLP_EN bit 5.
         generic_address(fadt, SLEEP_CONTROL)
@@ -69,10 +74,10 @@ fn pm1_control(fadt: &[u8]) -> Option<u16> {
     }
 }
 
-fn sleep_type(memory: &impl PhysicalMemory, fadt: &[u8]) -> Option<u8> {
+fn dsdt<'a>(memory: &'a impl PhysicalMemory, fadt: &[u8]) -> Option<&'a [u8]> {
     let wide = u64_at(fadt, X_DSDT);
     let address = if wide == 0 { u64::from(u32_at(fadt, DSDT)) } else { wide };
-    sleep_type::of_s5(tables::table(memory, address, *b"DSDT")?)
+    tables::table(memory, address, *b"DSDT")
 }
 
 fn generic_address(fadt: &[u8], offset: usize) -> Option<Register> {

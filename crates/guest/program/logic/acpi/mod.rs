@@ -1,6 +1,7 @@
 //! What the guest reads from ACPI: processors, interrupt routing, configuration space, and how to end or restart
-//! (ACPI 6.5 §5.2). No AML is run; the sleep type is found by its bytes.
+//! (ACPI 6.5 §5.2). No AML is run; two constants are found by their bytes.
 
+mod base_address;
 mod fixed;
 mod madt;
 mod sleep_type;

@@ -1,6 +1,8 @@
 //! What the guest can be told to do, one file each, and the loop that does it.
 
+mod block;
 mod ending;
+mod hello;
 mod idle;
 mod memory;
 mod spin;
@@ -8,9 +10,11 @@ mod spin;
 use crate::arena::Arena;
 use crate::failure::Failure;
 use crate::machine::Machine;
+use crate::pci::{self, FUNCTIONS_MAX, Function};
 use crate::{power, services};
 use guest_logic::command_line::Workload;
 use guest_logic::memory_map::FreeMemory;
+use heapless::Vec;
 
 /// How a workload ended that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +30,9 @@ pub enum Ending {
 /// Runs what the command line names, one after the other, until one fails, the host asks for a stop, or all are done.
 /// Gives the exit code.
 pub fn run_all(machine: &Machine, free: &mut FreeMemory) -> u8 {
+    let mut functions = None;
     for workload in &machine.arguments.workloads {
-        match run(machine, free, workload) {
+        match run(machine, free, &mut functions, workload) {
             Ok(Ending::Completed) => {}
             Ok(Ending::Stopped) => return 0,
             Ok(Ending::Exit(code)) => return code,
@@ -37,11 +42,29 @@ pub fn run_all(machine: &Machine, free: &mut FreeMemory) -> u8 {
     0
 }
 
-fn run(machine: &Machine, free: &mut FreeMemory, workload: &Workload) -> Result<Ending, Failure> {
+/// The functions of the PCI bus, once a workload needed them: looking for them takes many exits.
+type Functions = Option<Vec<Function, FUNCTIONS_MAX>>;
+
+fn run(
+    machine: &Machine,
+    free: &mut FreeMemory,
+    functions: &mut Functions,
+    workload: &Workload,
+) -> Result<Ending, Failure> {
+    if functions.is_none() && needs_devices(workload) {
+        *functions = Some(pci::discover(&machine.platform, free)?);
+    }
+    let functions = functions.as_deref().unwrap_or_default();
     let arena = Arena::new(free);
     match *workload {
+        Workload::Hello => Ok(hello::run(functions)),
         Workload::Idle => Ok(idle::run(machine)),
         Workload::Memory(work) => memory::run(machine, &arena, work),
+        Workload::Block(work) => block::transfer::run(machine, &arena, functions, work),
+        Workload::BlockVerify { size, duration } => {
+            block::verify::run(machine, &arena, functions, size, duration)
+        }
+        Workload::BlockLatency { duration } => block::latency::run(machine, &arena, functions, duration),
         Workload::Spin { duration } => Ok(spin::run(machine, &arena, duration)?),
         Workload::Exit { code } => Ok(Ending::Exit(code)),
         Workload::Panic => panic!("asked for by the command line"),
@@ -50,4 +73,18 @@ fn run(machine: &Machine, free: &mut FreeMemory, workload: &Workload) -> Result<
         Workload::PowerOff => ending::power_off(machine),
         _ => Ok(Ending::Completed),
     }
+}
+
+fn needs_devices(workload: &Workload) -> bool {
+    matches!(
+        workload,
+        Workload::Hello
+            | Workload::Block(_)
+            | Workload::BlockVerify { .. }
+            | Workload::BlockLatency { .. }
+            | Workload::NetEcho
+            | Workload::NetPing { .. }
+            | Workload::ConsoleEcho
+            | Workload::Rng { .. }
+    )
 }

@@ -1,0 +1,14 @@
+//! Virtio devices over PCI, modern interface only, one MSI-X vector per queue (VIRTIO 1.3 §4.1).
+
+pub mod block;
+pub mod queue;
+mod transport;
+
+pub use transport::{DeviceKind, Transport, VENDOR};
+
+/// `VIRTIO_F_INDIRECT_DESC` (VIRTIO 1.3 §6).
+pub const FEATURE_INDIRECT: u64 = 1 << 28;
+/// `VIRTIO_F_EVENT_IDX`.
+pub const FEATURE_EVENT_IDX: u64 = 1 << 29;
+/// `VIRTIO_F_VERSION_1`.
+pub const FEATURE_VERSION_1: u64 = 1 << 32;
