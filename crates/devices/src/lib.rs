@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 pub mod blk;
 pub mod catalog;
+pub mod console;
 pub mod net;
 pub mod ports;
+pub mod rng;
 pub mod serial;
 pub mod terminal;
 
