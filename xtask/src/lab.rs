@@ -1,9 +1,11 @@
 //! `cargo xtask lab …`
 
+mod shell;
+
 use std::io::Write;
 use std::process::exit;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
 use napa_lab::cache::Cache;
 use napa_lab::{HostKernel, HostOptions, Lab, Stream, qemu};
@@ -12,6 +14,17 @@ use napa_lab::{HostKernel, HostOptions, Lab, Stream, qemu};
 pub enum Command {
     /// Fetch and build everything, so that hosts start in a second.
     Build,
+    /// Get a prompt in a host, with napa in the PATH and guests' images in /images.
+    Shell {
+        #[command(flatten)]
+        host: HostArguments,
+    },
+    /// Run the lab's tests, or those whose name contains one of the filters.
+    Test {
+        /// Parts of tests' names, and options of the test program.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Run a command in a host; the exit code is the command's.
     Run {
         #[command(flatten)]
@@ -51,6 +64,13 @@ enum KernelArgument {
 pub fn run(command: Command) -> Result<()> {
     match command {
         Command::Build => Lab::open()?.build()?,
+        Command::Shell { host } => {
+            let host = host.start()?;
+            let code = shell::run(&host)?;
+            drop(host);
+            exit(code)
+        }
+        Command::Test { arguments } => exit(test(&arguments)?),
         Command::Run { host, words } => run_in_host(&host, &words)?,
         Command::Qemu => println!("{}", qemu::unpacked()?.prefix()?.join(" ")),
         Command::Clean => Cache::of_this_user()?.clear()?,
@@ -72,6 +92,13 @@ fn run_in_host(arguments: &HostArguments, words: &[String]) -> Result<()> {
     })?;
     drop(host);
     exit(code)
+}
+
+fn test(arguments: &[String]) -> Result<i32> {
+    let mut command = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["test", "--package", "napa-lab", "--test", "lab", "--"]).args(arguments);
+    let status = command.env(napa_lab::LAB_VARIABLE, "1").status().context("run cargo")?;
+    Ok(status.code().unwrap_or(1))
 }
 
 impl HostArguments {

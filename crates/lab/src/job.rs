@@ -66,10 +66,8 @@ pub enum JobError {
 
 /// A running command. It is killed when this value is dropped before the command's end.
 pub struct Job {
-    connection: Arc<Connection>,
-    number: u32,
+    input: Input,
     messages: Receiver<Message>,
-    command: String,
     stdout: Vec<u8>,
     stderr: Vec<u8>,
     /// How much of standard output [`Job::wait_for`] has passed.
@@ -83,13 +81,18 @@ impl Job {
     /// # Errors
     /// The host is gone.
     pub(crate) fn start(connection: &Arc<Connection>, command_line: CommandLine) -> Result<Job, JobError> {
-        let command = command_line.words.join(" ");
-        let gone = |Disconnected| JobError::HostGone(command.clone());
+        let command: Arc<str> = command_line.words.join(" ").into();
+        let gone = |Disconnected| JobError::HostGone(command.to_string());
         let (number, messages) = connection.register().map_err(gone)?;
         connection.send(number, Message::Start(command_line)).map_err(gone)?;
         let (stdout, stderr) = (Vec::new(), Vec::new());
-        let connection = connection.clone();
-        Ok(Job { connection, number, messages, command, stdout, stderr, matched: 0, status: None })
+        let input = Input { connection: connection.clone(), number, command };
+        Ok(Job { input, messages, stdout, stderr, matched: 0, status: None })
+    }
+
+    /// What can be said to the command while somebody else waits for it.
+    pub fn input(&self) -> Input {
+        self.input.clone()
     }
 
     /// Gives the command bytes to read.
@@ -97,7 +100,7 @@ impl Job {
     /// # Errors
     /// The host is gone.
     pub fn write(&self, bytes: &[u8]) -> Result<(), JobError> {
-        bytes.chunks(PAYLOAD_MAX).try_for_each(|piece| self.tell(Message::Stdin(piece.to_vec())))
+        self.input.write(bytes)
     }
 
     /// Ends the command's standard input.
@@ -105,15 +108,7 @@ impl Job {
     /// # Errors
     /// The host is gone.
     pub fn end_input(&self) -> Result<(), JobError> {
-        self.tell(Message::StdinEnd)
-    }
-
-    /// Gives the command's terminal another size.
-    ///
-    /// # Errors
-    /// The host is gone.
-    pub fn resize(&self, size: TerminalSize) -> Result<(), JobError> {
-        self.tell(Message::Resize(size))
+        self.input.end()
     }
 
     /// Sends a signal to the command and its descendants.
@@ -121,7 +116,7 @@ impl Job {
     /// # Errors
     /// The host is gone.
     pub fn signal(&self, number: i32) -> Result<(), JobError> {
-        self.tell(Message::Signal(number))
+        self.input.signal(number)
     }
 
     /// What the command has written to standard output so far.
@@ -141,7 +136,7 @@ impl Job {
                 return Ok(());
             }
             if let Some(status) = self.status {
-                let (command, expected) = (self.command.clone(), expected.to_owned());
+                let (command, expected) = (self.command(), expected.to_owned());
                 return Err(JobError::Ended { command, status, expected, printed: self.printed() });
             }
             self.receive(deadline, bound)?;
@@ -173,7 +168,7 @@ impl Job {
                 Ok(Message::Stdout(bytes)) => show(Stream::Output, &bytes),
                 Ok(Message::Stderr(bytes)) => show(Stream::Error, &bytes),
                 Ok(message) => self.take(message)?,
-                Err(_) => return Err(JobError::HostGone(self.command.clone())),
+                Err(_) => return Err(JobError::HostGone(self.command())),
             }
             if let Some(status) = self.status {
                 return Ok(status);
@@ -184,9 +179,9 @@ impl Job {
     fn receive(&mut self, deadline: Instant, bound: Duration) -> Result<(), JobError> {
         match self.messages.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(message) => self.take(message),
-            Err(RecvTimeoutError::Disconnected) => Err(JobError::HostGone(self.command.clone())),
+            Err(RecvTimeoutError::Disconnected) => Err(JobError::HostGone(self.command())),
             Err(RecvTimeoutError::Timeout) => {
-                Err(JobError::Timeout { command: self.command.clone(), bound, printed: self.printed() })
+                Err(JobError::Timeout { command: self.command(), bound, printed: self.printed() })
             }
         }
     }
@@ -197,24 +192,62 @@ impl Job {
             Message::Stderr(bytes) => self.stderr.extend(bytes),
             Message::Exit(status) => self.status = Some(status),
             Message::Failed(reason) => {
-                return Err(JobError::NotStarted { command: self.command.clone(), reason });
+                return Err(JobError::NotStarted { command: self.command(), reason });
             }
             // The agent sends nothing else about a job.
             _ => {}
         }
         if self.stdout.len() + self.stderr.len() > OUTPUT_MAX {
-            return Err(JobError::TooMuchOutput(self.command.clone()));
+            return Err(JobError::TooMuchOutput(self.command()));
         }
         Ok(())
+    }
+
+    fn command(&self) -> String {
+        self.input.command.to_string()
     }
 
     fn printed(&self) -> String {
         [&self.stdout, &self.stderr].map(|stream| tail(stream)).join("\n")
     }
+}
+
+impl Input {
+    /// Gives the command bytes to read.
+    ///
+    /// # Errors
+    /// The host is gone.
+    pub fn write(&self, bytes: &[u8]) -> Result<(), JobError> {
+        bytes.chunks(PAYLOAD_MAX).try_for_each(|piece| self.tell(Message::Stdin(piece.to_vec())))
+    }
+
+    /// Ends the command's standard input.
+    ///
+    /// # Errors
+    /// The host is gone.
+    pub fn end(&self) -> Result<(), JobError> {
+        self.tell(Message::StdinEnd)
+    }
+
+    /// Gives the command's terminal another size.
+    ///
+    /// # Errors
+    /// The host is gone.
+    pub fn resize(&self, size: TerminalSize) -> Result<(), JobError> {
+        self.tell(Message::Resize(size))
+    }
+
+    /// Sends a signal to the command and its descendants.
+    ///
+    /// # Errors
+    /// The host is gone.
+    pub fn signal(&self, number: i32) -> Result<(), JobError> {
+        self.tell(Message::Signal(number))
+    }
 
     fn tell(&self, message: Message) -> Result<(), JobError> {
         let sent = self.connection.send(self.number, message);
-        sent.map_err(|Disconnected| JobError::HostGone(self.command.clone()))
+        sent.map_err(|Disconnected| JobError::HostGone(self.command.to_string()))
     }
 }
 
@@ -222,10 +255,18 @@ impl Drop for Job {
     fn drop(&mut self) {
         if self.status.is_none() {
             // If this fails the host is gone, and the command with it.
-            let _ = self.connection.send(self.number, Message::Signal(SIGKILL));
+            let _ = self.input.signal(SIGKILL);
         }
-        self.connection.forget(self.number);
+        self.input.connection.forget(self.input.number);
     }
+}
+
+/// The way to a running command.
+#[derive(Clone)]
+pub struct Input {
+    connection: Arc<Connection>,
+    number: u32,
+    command: Arc<str>,
 }
 
 /// Which of its outputs a command wrote to.
@@ -275,7 +316,7 @@ mod tests {
         let command_line = CommandLine { words, environment: Vec::new(), terminal: None };
         let job = Job::start(&connection, command_line).unwrap();
         for message in messages {
-            let frame = Frame { job: job.number, message: message.clone() };
+            let frame = Frame { job: job.input.number, message: message.clone() };
             theirs.write_all(&frame.encode()).unwrap();
         }
         (job, theirs)

@@ -28,9 +28,12 @@ mod vmlinux;
 
 pub use binaries::napa;
 pub use host::Host;
-pub use job::{Job, JobError, Output, Stream};
+pub use job::{Input, Job, JobError, Output, Stream};
 pub use kernel::HostKernel;
 pub use lab::{HostOptions, Images, Lab, with_one_retry_for_lost_hosts};
+
+/// Set to `1` to let `cargo test` run the tests that need a lab: they fetch packages and take minutes.
+pub const LAB_VARIABLE: &str = "NAPA_LAB";
 
 /// Says on standard error what takes the time.
 pub(crate) fn progress(what: &str) {
