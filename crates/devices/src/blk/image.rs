@@ -45,7 +45,7 @@ pub(super) enum ImageError {
     Permission(&'static str, &'static str),
     #[error("lies on a read-only file system; add `readonly` to the disk")]
     ReadOnlyFileSystem,
-    #[error("is in use by the host, mounted for example; unmount it, or add `readonly` to the disk")]
+    #[error("is in use: mounted, or the disk of another VM; free it, or add `readonly` to the disk")]
     Busy,
     #[error("its file system refuses direct I/O; add `cache=writeback` to the disk")]
     NoDirect,
@@ -186,7 +186,7 @@ mod tests {
         check(libc::EPERM, false, false, &["writing", "add `readonly`"]);
         check(libc::EACCES, true, true, &["reading", "owner or mode"]);
         check(libc::EROFS, false, true, &["read-only file system", "add `readonly`"]);
-        check(libc::EBUSY, false, true, &["mounted", "unmount"]);
+        check(libc::EBUSY, false, true, &["mounted", "add `readonly`"]);
         check(libc::EINVAL, false, true, &["direct I/O", "cache=writeback"]);
         check(libc::EMFILE, false, true, &["cannot open it", "Too many open files"]);
     }

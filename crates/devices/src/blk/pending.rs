@@ -82,3 +82,44 @@ impl Table {
         pending
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use napa_virtio::IoVec;
+
+    use super::*;
+
+    fn pending(head: u16) -> Pending {
+        let mut outcome = Box::new([0_u8; 1]);
+        let mut buffers = Buffers::default();
+        buffers.writable.push(IoVec { iov_base: outcome.as_mut_ptr().cast(), iov_len: 1 });
+        let status = buffers.take_status().unwrap();
+        let left = Range { offset: 0, length: 0 };
+        Pending { head, status, buffers, request: Request::Flush, step: Step::Sync, left, retries: 0 }
+    }
+
+    #[test]
+    fn a_table_takes_up_to_its_limit_and_uses_tags_again() {
+        let mut table = Table::new(2);
+        let (first, second) = (table.insert(pending(10)), table.insert(pending(11)));
+        assert!(table.is_full());
+        assert_eq!((table.get(first).head, table.get(second).head), (10, 11));
+        assert_eq!(table.remove(first).head, 10);
+        assert!(!table.is_full());
+        assert_eq!(table.insert(pending(12)), first);
+        assert!(table.is_full());
+        assert_eq!(table.get(first).head, 12);
+    }
+
+    #[test]
+    fn vectors_are_used_again_but_large_ones_are_not_kept() {
+        let mut table = Table::new(2);
+        let piece = IoVec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        for (pieces, kept) in [(4, 4), (1000, VECTORS_KEPT)] {
+            table.keep_buffers(Buffers { readable: vec![piece; pieces], writable: vec![] });
+            let again = table.take_buffers();
+            assert!(again.readable.is_empty());
+            assert_eq!(again.readable.capacity(), kept);
+        }
+    }
+}

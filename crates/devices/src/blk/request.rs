@@ -118,7 +118,10 @@ pub enum Refusal {
         length: u64,
     },
     /// The image can only be reached in larger blocks.
-    #[error("{length} bytes at sector {sector} are not whole blocks of {block} bytes")]
+    #[error(
+        "{length} bytes at sector {sector} are not whole blocks of {block} bytes; \
+         `cache=writeback` on the disk takes any sector"
+    )]
     Unaligned {
         /// The first sector.
         sector: u64,

@@ -4,6 +4,7 @@ mod hostile;
 mod integrity;
 mod opening;
 mod requests;
+mod steps;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
