@@ -1,5 +1,7 @@
-//! `cargo xtask licences`: every dependency has a licence, a name and a source that `deny.toml` allows.
+//! `cargo xtask licences`: every dependency has a licence, a name and a source that `deny.toml` allows, and
+//! every direct one has a row in `docs/dependencies.md`.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -47,6 +49,14 @@ struct Package {
     license: Option<String>,
     /// `None`: a package of this repository.
     source: Option<String>,
+    dependencies: Vec<Dependency>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Dependency {
+    name: String,
+    /// `None`: a package of this repository.
+    source: Option<String>,
 }
 
 /// Checks all dependencies and says how many there are.
@@ -58,7 +68,10 @@ pub fn check() -> Result<()> {
     for manifest in MANIFESTS {
         packages.extend(metadata(&root.join(manifest))?.packages);
     }
-    let faults: Vec<String> = packages.iter().flat_map(|package| rules.faults(package)).collect();
+    let mut faults: Vec<String> = packages.iter().flat_map(|package| rules.faults(package)).collect();
+    let rows = std::fs::read_to_string(root.join("docs/dependencies.md"))
+        .context("cannot read docs/dependencies.md")?;
+    faults.extend(unexplained(&packages, &rows));
     ensure!(faults.is_empty(), "{}", faults.join("\n"));
     println!("{} packages, all with a licence, a name and a source that deny.toml allows", packages.len());
     Ok(())
@@ -89,10 +102,23 @@ fn metadata(manifest: &Path) -> Result<Metadata> {
         .with_context(|| format!("cargo metadata for {}", manifest.display()))
 }
 
+/// The direct dependencies of this repository's packages that have no row in the document.
+fn unexplained(packages: &[Package], document: &str) -> Vec<String> {
+    let own = packages.iter().filter(|package| package.source.is_none());
+    let foreign =
+        own.flat_map(|package| &package.dependencies).filter(|dependency| dependency.source.is_some());
+    let names: BTreeSet<&str> = foreign.map(|dependency| dependency.name.as_str()).collect();
+    let has_row = |name: &str| document.lines().any(|line| line.starts_with(&format!("| {name} |")));
+    let without = names.into_iter().filter(|name| !has_row(name));
+    without
+        .map(|name| format!("{name} has no row in docs/dependencies.md: say what it does for us"))
+        .collect()
+}
+
 impl Rules {
     /// What is wrong with a package.
     fn faults(&self, package: &Package) -> Vec<String> {
-        let Package { name, version, license, source } = package;
+        let Package { name, version, license, source, .. } = package;
         let mut faults = Vec::new();
         if self.bans.deny.iter().any(|banned| banned.name == *name) {
             faults.push(format!("{name} {version} is banned by deny.toml"));
@@ -145,6 +171,7 @@ mod tests {
             version: "1.0.0".into(),
             license: license.map(str::to_owned),
             source: source.map(str::to_owned),
+            dependencies: vec![],
         };
         let found = rules().faults(&package);
         assert_eq!(found.len(), expected.len(), "{found:?}");
@@ -176,5 +203,20 @@ mod tests {
             Some("git+https://example.org/a"),
             &["is banned", "not from crates.io", "no licence"],
         );
+    }
+
+    #[test]
+    fn a_direct_dependency_needs_a_row() {
+        let package = |source: Option<&str>, dependency: &str| Package {
+            name: "a".into(),
+            version: "1.0.0".into(),
+            license: None,
+            source: source.map(str::to_owned),
+            dependencies: vec![Dependency { name: dependency.into(), source: Some(PUBLIC_REGISTRY.into()) }],
+        };
+        let packages =
+            [package(None, "told"), package(None, "untold"), package(Some(PUBLIC_REGISTRY), "indirect")];
+        let found = unexplained(&packages, "| crate | why |\n| told | because |\n");
+        assert_eq!(found, ["untold has no row in docs/dependencies.md: say what it does for us"]);
     }
 }
