@@ -19,9 +19,9 @@ pub enum Command {
         #[command(flatten)]
         host: HostArguments,
     },
-    /// Run the lab's tests, or those whose name contains one of the filters.
+    /// Run the lab's tests, or those whose name contains a filter.
     Test {
-        /// Parts of tests' names, and options of the test program.
+        /// A part of the tests' names, and options of the test program.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

@@ -58,7 +58,12 @@ fn built(subcommand: &str, package: &str, binary: &str, flags: &[&str]) -> Resul
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(workspace).args([subcommand, "--quiet", "--release", "--message-format=json"]);
+    command.current_dir(workspace).args([
+        subcommand,
+        "--quiet",
+        "--release",
+        "--message-format=json-render-diagnostics",
+    ]);
     let messages = run_to_text(command.args(["--package", package, "--bin", binary]).args(flags))
         .with_context(|| format!("build {binary} for the lab"))?;
     executable(&messages, binary).with_context(|| format!("cargo built {binary}, but did not say where"))

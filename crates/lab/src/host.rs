@@ -120,7 +120,7 @@ impl Host {
         self.start(words, Some(size))
     }
 
-    /// Writes a small file; large ones travel faster in a [`crate::share::Share`].
+    /// Writes a small file; large ones travel faster in a [`crate::Share`].
     ///
     /// # Errors
     /// The file cannot be written, or the host is gone.

@@ -119,9 +119,19 @@ impl Job {
         self.input.signal(number)
     }
 
-    /// What the command has written to standard output so far.
-    pub fn stdout(&self) -> String {
-        String::from_utf8_lossy(&self.stdout).into_owned()
+    /// What the command has written to standard output once `pause` has passed.
+    ///
+    /// # Errors
+    /// The command cannot be started, or the host is gone.
+    pub fn stdout_after(&mut self, pause: Duration) -> Result<String, JobError> {
+        let deadline = Instant::now() + pause;
+        while self.status.is_none() {
+            match self.receive(deadline, pause) {
+                Err(JobError::Timeout { .. }) => break,
+                received => received?,
+            }
+        }
+        Ok(String::from_utf8_lossy(&self.stdout).into_owned())
     }
 
     /// Waits until standard output holds `expected` after what was waited for before.

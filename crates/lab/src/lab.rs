@@ -39,32 +39,38 @@ pub struct Lab {
 pub struct HostOptions {
     /// Its memory in MiB.
     pub memory_mib: u32,
-    /// Files for it, found below `/share`. `/share/bin` is in its `PATH`; `napa` is there unless this
-    /// holds another.
+    /// Files for it, found below `/share`; `/share/bin` is in its `PATH`.
     pub share: Share,
-    /// Whether the guests' images are mounted at `/images`.
-    pub images: Images,
+    /// Whether `napa` is in its `PATH`, freshly built.
+    pub napa: Presence,
+    /// Whether the guests' images are mounted at `/images`, writable; what is written is forgotten.
+    pub images: Presence,
 }
 
-/// The guests' images in a host.
+/// Whether something is in a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Images {
-    /// Mounted at `/images`, writable; what is written is forgotten.
-    Mounted,
-    /// Not there.
+pub enum Presence {
+    /// It is.
+    Present,
+    /// It is not.
     Absent,
 }
 
 impl Default for HostOptions {
     fn default() -> HostOptions {
-        HostOptions { memory_mib: DEFAULT_MEMORY_MIB, share: Share::new(), images: Images::Mounted }
+        HostOptions {
+            memory_mib: DEFAULT_MEMORY_MIB,
+            share: Share::new(),
+            napa: Presence::Present,
+            images: Presence::Present,
+        }
     }
 }
 
 impl HostOptions {
     /// Options for a host without napa and guests.
     pub fn bare() -> HostOptions {
-        HostOptions { images: Images::Absent, ..HostOptions::default() }
+        HostOptions { napa: Presence::Absent, images: Presence::Absent, ..HostOptions::default() }
     }
 }
 
@@ -137,20 +143,21 @@ impl Lab {
         let snapshot = self.snapshot(kernel, options.memory_mib)?;
         let folder = RunFolder::new(&self.cache.root().join("run"))?;
         let images = match options.images {
-            Images::Absent => None,
-            Images::Mounted => Some(self.images()?),
+            Presence::Absent => None,
+            Presence::Present => Some(self.images()?),
         };
-        let share = match options.images {
-            Images::Absent => options.share.clone(),
-            Images::Mounted => Share::new().with_file("bin/napa", &binaries::napa()?).with(&options.share),
-        };
+        let share = match options.napa {
+            Presence::Absent => Share::new(),
+            Presence::Present => Share::new().with_file("bin/napa", &binaries::napa()?),
+        }
+        .with(&options.share);
         let (backends, sockets) = self.backends(&folder, &share, images, peer)?;
         let mut machine = machine_options(options.memory_mib);
         machine.extend(["-incoming", "defer"].map(str::to_owned));
         let boot = Boot { options: machine, snapshot: Some(&snapshot) };
         let host = Host::boot(&self.qemu, boot, backends, sockets, folder)?;
         host.shell("mount -t erofs -o ro /dev/lab/share /share")?;
-        if options.images == Images::Mounted {
+        if options.images == Presence::Present {
             host.shell("mount -t ext4 /dev/lab/images /images")?;
         }
         Ok(host)

@@ -20,7 +20,7 @@ mod process;
 pub mod protocol;
 pub mod qemu;
 mod qmp;
-pub mod share;
+mod share;
 pub mod sources;
 pub mod tools;
 mod tsc;
@@ -30,10 +30,8 @@ pub use binaries::napa;
 pub use host::Host;
 pub use job::{Input, Job, JobError, Output, Stream};
 pub use kernel::HostKernel;
-pub use lab::{HostOptions, Images, Lab, with_one_retry_for_lost_hosts};
-
-/// Set to `1` to let `cargo test` run the tests that need a lab: they fetch packages and take minutes.
-pub const LAB_VARIABLE: &str = "NAPA_LAB";
+pub use lab::{HostOptions, Lab, Presence, with_one_retry_for_lost_hosts};
+pub use share::Share;
 
 /// Says on standard error what takes the time.
 pub(crate) fn progress(what: &str) {
