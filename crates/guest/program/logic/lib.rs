@@ -8,6 +8,7 @@
 pub mod acpi;
 pub mod command_line;
 pub mod cpu_time;
+pub mod entropy;
 pub mod histogram;
 pub mod memory_map;
 pub mod pattern;

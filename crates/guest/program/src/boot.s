@@ -167,11 +167,7 @@ idt_pointer:
     .quad idt
 
 .section .bss.boot, "aw", @nobits
-.balign 65536
-.global boot_stack
-boot_stack:                         # aligned to its size: cpu.rs finds its processor by the stack pointer
-    .skip 65536
-boot_stack_top:
+.balign 4096
 .global boot_ring0_stack
 boot_ring0_stack:
     .skip 4096

@@ -72,11 +72,6 @@ impl Registers {
         Self { address, bytes }
     }
 
-    /// The address of the first register.
-    pub fn address(self) -> u64 {
-        self.address
-    }
-
     /// The part of them from `offset` on, `bytes` long; none if it does not lie inside.
     pub fn part(self, offset: u64, bytes: u64) -> Option<Self> {
         let end = offset.checked_add(bytes)?;

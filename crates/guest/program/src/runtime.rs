@@ -53,9 +53,9 @@ unsafe extern "C" fn memset(to: *mut u8, byte: i32, count: usize) -> *mut u8 {
 unsafe extern "C" fn memcmp(one: *const u8, other: *const u8, count: usize) -> i32 {
     for index in 0..count {
         // SAFETY: the caller gives `count` readable bytes. Volatile, or the loop becomes a call of itself.
-        let left = unsafe { one.add(index).read_volatile() };
+        let left = unsafe { one.wrapping_add(index).read_volatile() };
         // SAFETY: as above.
-        let right = unsafe { other.add(index).read_volatile() };
+        let right = unsafe { other.wrapping_add(index).read_volatile() };
         if left != right {
             return i32::from(left) - i32::from(right);
         }

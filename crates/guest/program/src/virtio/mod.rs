@@ -1,6 +1,9 @@
 //! Virtio devices over PCI, modern interface only, one MSI-X vector per queue (VIRTIO 1.3 §4.1).
 
 pub mod block;
+pub mod console;
+pub mod entropy;
+pub mod net;
 pub mod queue;
 mod transport;
 

@@ -111,6 +111,13 @@ impl Transport {
         Ok(transport)
     }
 
+    /// Opens the first device of this kind.
+    pub fn open_first(kind: DeviceKind, functions: &[Function], wanted: u64) -> Result<Self, Failure> {
+        let function = functions.iter().find(|function| kind.is(function));
+        let missing = || Failure::new(CODE_DEVICE, format_args!("there is no {kind} device"));
+        Self::open(kind, function.ok_or_else(missing)?, wanted)
+    }
+
     fn fail(&self, what: &str) -> Failure {
         Failure::new(CODE_DEVICE, format_args!("{}: {what}", self.kind))
     }

@@ -112,7 +112,10 @@ fn visit(worker: &Worker, field: &Field, work: Memory, writes_percent: u64) {
 
 fn in_order(worker: &Worker, field: &Field, duration: Duration, after: After) {
     let (first, end) = worker.share(field.pages.pages());
-    while first < end {
+    if first == end {
+        return;
+    }
+    loop {
         for page in first..end {
             if !worker.operation(|| field.visit(page, after)) {
                 return;

@@ -1,10 +1,13 @@
 //! What the guest can be told to do, one file each, and the loop that does it.
 
 mod block;
+mod console_echo;
 mod ending;
 mod hello;
 mod idle;
 mod memory;
+mod net;
+mod rng;
 mod spin;
 
 use crate::arena::Arena;
@@ -71,7 +74,10 @@ fn run(
         Workload::TripleFault => services::triple_fault(),
         Workload::Reboot => power::reboot(&machine.platform),
         Workload::PowerOff => ending::power_off(machine),
-        _ => Ok(Ending::Completed),
+        Workload::NetEcho => net::echo::run(machine, &arena, functions),
+        Workload::NetPing { address, count } => net::ping::run(machine, &arena, functions, address, count),
+        Workload::ConsoleEcho => console_echo::run(&arena, functions),
+        Workload::Rng { size } => rng::run(machine, &arena, functions, size),
     }
 }
 

@@ -45,6 +45,7 @@ enum Mode {
 struct Verify<'a> {
     mode: Mode,
     generations: &'a mut [u32],
+    disk: u64,
     seed: u64,
     writes_percent: u64,
     flushes: bool,
@@ -82,6 +83,7 @@ pub fn run(
     let mut verify = Verify {
         mode: Mode::Fill,
         generations: arena.slice::<u32>(blocks as usize, 64)?,
+        disk,
         seed: arguments.seed,
         writes_percent: arguments.writes_percent,
         flushes: block.flushes(),
@@ -214,9 +216,10 @@ impl Verify<'_> {
         if self.corrupt <= LINES_MAX {
             let address = block * BLOCK + 8 * mismatch.word as u64;
             print_line!(
-                "CORRUPT disk_address={address:#x} expected={:#x} found={:#x} block={block} generation={generation}",
+                "CORRUPT address={address:#x} expected={:#x} found={:#x} disk={} block={block} generation={generation}",
                 mismatch.expected,
-                mismatch.found
+                mismatch.found,
+                self.disk,
             );
         }
     }
