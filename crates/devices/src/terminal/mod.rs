@@ -8,8 +8,8 @@
 //!     +------ input (one of the two) <-----------+--- stdin | socket
 //! ```
 //!
-//! *Output* of either console is written at once by the thread that has it; what the host does not
-//! take yet is kept (a bounded number of bytes) and written by the control thread. When that is full,
+//! *Output* of either console is written by the thread that has it, the first byte at once and single
+//! bytes that follow closely a line at a time, within a millisecond; what the host does not take yet is kept (a bounded number of bytes) and written by the control thread. When that is full,
 //! the guest waits for standard output as a process would (its serial port looks busy, its
 //! virtio-console leaves buffers unused), while a socket loses its oldest bytes, counted. A guest that
 //! writes to a busy serial port loses what it writes. Output for a reader that is gone for ever is
@@ -227,10 +227,13 @@ impl ConsoleBackend {
         self.write_some(bytes)
     }
 
-    /// Writes what a console has and cannot keep; what does not fit is dropped and counted.
+    /// Writes what a console has and cannot keep; what does not fit is dropped and counted. It may be held
+    /// for a moment if more is likely to follow.
     pub(crate) fn write_or_drop(&self, kind: ConsoleKind, bytes: &[u8]) {
         self.note_writer(kind);
-        self.write_all(bytes);
+        let accepted = self.output.write_soon(bytes);
+        self.note_dropped(bytes.len() - accepted.count);
+        self.wake_if(accepted.must_flush);
     }
 
     /// Whether a console should look busy to the guest.
@@ -246,18 +249,26 @@ impl ConsoleBackend {
     }
 
     fn write_all(&self, bytes: &[u8]) {
-        let lost = bytes.len() - self.write_some(bytes);
-        if lost > 0 {
-            self.output.note_dropped(lost);
-        }
+        let written = self.write_some(bytes);
+        self.note_dropped(bytes.len() - written);
     }
 
     fn write_some(&self, bytes: &[u8]) -> usize {
         let accepted = self.output.write(bytes);
-        if accepted.must_flush {
+        self.wake_if(accepted.must_flush);
+        accepted.count
+    }
+
+    fn note_dropped(&self, count: usize) {
+        if count > 0 {
+            self.output.note_dropped(count);
+        }
+    }
+
+    fn wake_if(&self, is_needed: bool) {
+        if is_needed {
             self.wake();
         }
-        accepted.count
     }
 
     fn note_writer(&self, kind: ConsoleKind) {

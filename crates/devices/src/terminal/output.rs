@@ -2,7 +2,12 @@
 //!
 //! What the host takes at once is written by the thread that has it. The rest is kept, in order, and
 //! the control thread writes it when the host is ready. Nothing overtakes what is kept.
+//!
+//! A serial port writes byte by byte, and to wake the reader for each of them costs a third of what the
+//! byte itself costs. So the first byte goes out at once, and those that follow closely are held for the
+//! end of their line, but not for long. What is held is never behind what is kept: one of them is empty.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +21,10 @@ use super::descriptor::{Descriptor, Written};
 pub(super) const PENDING_BYTES_MAX: usize = 16 << 10;
 /// A guest that waited for room goes on when this little is left, so that it does not stop and go.
 const PENDING_BYTES_LOW: usize = PENDING_BYTES_MAX / 2;
+/// Bytes held for the end of their line at most.
+const HELD_BYTES_MAX: usize = 256;
+/// How long bytes are held at most, and how close to the last write they must come: too short to be seen.
+pub(super) const HOLD: Duration = Duration::from_millis(1);
 
 /// What gives way when the reader is too slow or absent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +48,10 @@ pub(super) struct Output {
 struct State {
     sink: Option<Arc<Descriptor>>,
     pending: VecDeque<u8>,
+    held: Vec<u8>,
+    /// The control thread will look after what is held.
+    is_timed: bool,
+    last_write: Option<Instant>,
     has_complained: bool,
 }
 
@@ -47,7 +60,7 @@ struct State {
 pub(super) struct Accepted {
     /// So many bytes are written, kept or given up. The rest must be offered again.
     pub count: usize,
-    /// Bytes are kept now and were not before: the control thread must write them.
+    /// Bytes are kept or held now and were not before: the control thread must write them.
     pub must_flush: bool,
 }
 
@@ -55,6 +68,8 @@ pub(super) struct Accepted {
 pub(super) struct Flushed {
     /// The descriptor to wait for before flushing again.
     pub blocked_on: Option<Arc<Descriptor>>,
+    /// [`Output::end_hold`] is due in [`HOLD`].
+    pub is_timed: bool,
     /// Consoles that looked busy are not any more.
     pub has_room_again: bool,
 }
@@ -83,13 +98,40 @@ impl Output {
 
     /// Writes `bytes`, or keeps them for later.
     pub fn write(&self, bytes: &[u8]) -> Accepted {
+        self.write_now(&mut self.lock(), bytes)
+    }
+
+    /// The same, but `bytes` may be held for a moment if more is likely to follow.
+    pub fn write_soon(&self, bytes: &[u8]) -> Accepted {
         let mut state = self.lock();
+        if !state.may_hold(bytes) {
+            return self.write_now(&mut state, bytes);
+        }
+        state.held.extend_from_slice(bytes);
+        Accepted { count: bytes.len(), must_flush: !std::mem::replace(&mut state.is_timed, true) }
+    }
+
+    /// Writes what is held. The timer goes on while there is something each time.
+    pub fn end_hold(&self) {
+        let mut state = self.lock();
+        state.is_timed = !state.held.is_empty();
+        self.write_now(&mut state, &[]);
+    }
+
+    fn write_now(&self, state: &mut State, bytes: &[u8]) -> Accepted {
+        let joined = match std::mem::take(&mut state.held) {
+            held if held.is_empty() => Cow::Borrowed(bytes),
+            held => Cow::Owned([&held, bytes].concat()),
+        };
+        let held = joined.len() - bytes.len();
         let had_pending = !state.pending.is_empty();
-        let sent = if had_pending { 0 } else { self.send(&mut state, bytes) };
-        let kept = self.keep(&mut state, &bytes[sent..]);
-        self.note_level(&state);
+        let sent = if had_pending { 0 } else { self.send(state, &joined) };
+        let kept = self.keep(state, &joined[sent..]);
+        self.note_level(state);
         let must_flush = !had_pending && !state.pending.is_empty() && state.sink.is_some();
-        Accepted { count: sent + kept, must_flush }
+        let count =
+            (sent + kept).checked_sub(held).expect("where bytes were held, nothing is kept and all fits");
+        Accepted { count, must_flush }
     }
 
     /// Writes what is kept, as far as the host takes it.
@@ -110,12 +152,14 @@ impl Output {
         self.note_level(&state);
         Flushed {
             blocked_on: state.sink.clone().filter(|_| !state.pending.is_empty()),
+            is_timed: state.is_timed,
             has_room_again: was_full && !self.is_full(),
         }
     }
 
     /// Writes what is kept and waits for the reader, but no longer than `limit`.
     pub fn drain(&self, limit: Duration) {
+        self.end_hold();
         let end = Instant::now() + limit;
         while let Some(sink) = self.flush().blocked_on {
             let left = end.saturating_duration_since(Instant::now());
@@ -139,6 +183,7 @@ impl Output {
     /// Hands over what the host takes; returns how many of `bytes` are dealt with.
     fn send(&self, state: &mut State, bytes: &[u8]) -> usize {
         let Some(sink) = state.sink.as_ref() else { return 0 };
+        state.last_write = Some(Instant::now());
         match sink.write(bytes) {
             Written::Taken(count) => count,
             Written::Gone => {
@@ -195,6 +240,16 @@ impl Output {
     }
 }
 
+impl State {
+    fn may_hold(&self, bytes: &[u8]) -> bool {
+        self.sink.is_some()
+            && self.pending.is_empty()
+            && self.held.len() + bytes.len() <= HELD_BYTES_MAX
+            && !bytes.contains(&b'\n')
+            && self.last_write.is_some_and(|last| last.elapsed() < HOLD)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{PipeReader, Read, pipe};
@@ -244,6 +299,43 @@ mod tests {
         }
         assert_eq!(seen, accepted);
         assert_eq!((became_roomy, output.is_full(), output.dropped_bytes()), (1, false, 0));
+    }
+
+    #[test]
+    fn a_byte_is_never_held_for_long_and_nothing_overtakes_it() {
+        let (output, mut reader) = piped(WhenFull::GuestWaits);
+        let mut read = |count| {
+            let mut bytes = vec![0; count];
+            reader.read_exact(&mut bytes).unwrap();
+            bytes
+        };
+        output.write_soon(b"a");
+        assert_eq!(read(1), b"a", "the first byte goes out at once");
+        // A slow machine may need several bytes before one comes soon enough after the last to be held.
+        let hold = |byte: u8| {
+            while output.lock().held.is_empty() {
+                output.write_soon(&[byte]);
+            }
+        };
+        let held_after = |output: &Output| output.lock().held.clone();
+        hold(b'b');
+        assert!(output.flush().is_timed && held_after(&output) == b"b");
+        output.write(b"c");
+        assert!(held_after(&output).is_empty());
+        hold(b'b');
+        output.write_soon(b"\n");
+        assert!(held_after(&output).is_empty(), "a line has ended");
+        hold(b'b');
+        output.end_hold();
+        assert!(output.flush().is_timed, "there was something to write, so there may be more");
+        output.end_hold();
+        assert!(!output.flush().is_timed && held_after(&output).is_empty());
+        drop(output);
+        let mut rest = String::new();
+        reader.read_to_string(&mut rest).unwrap();
+        let mut letters: Vec<char> = rest.chars().collect();
+        letters.dedup();
+        assert_eq!(letters, ['b', 'c', 'b', '\n', 'b']);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use napa_sys::socket::Listener;
 
 use super::descriptor::{Descriptor, Read};
 use super::keys::{Action, HELP, Keys};
+use super::output::HOLD;
 use super::{ConsoleBackend, ConsoleCommand, raw};
 
 /// The back end wants attention.
@@ -20,6 +21,8 @@ const READABLE: u32 = 1;
 const WRITABLE: u32 = 2;
 /// A client wants to connect.
 const CONNECTION: u32 = 3;
+/// Output was held long enough.
+const HELD: u32 = 4;
 
 /// Input kept for a guest that does not take it; more stays with whoever sends it. Large, because the
 /// keys that leave a stuck guest are behind it.
@@ -75,6 +78,9 @@ impl ConsoleWorker {
         let flushed = self.backend.output.flush();
         if let Some(descriptor) = flushed.blocked_on {
             io.wait_writable(WRITABLE, &descriptor);
+        }
+        if flushed.is_timed {
+            io.wait_timeout(HELD, HOLD);
         }
         if flushed.has_room_again {
             self.backend.for_each_console(|console| console.output_room());
@@ -172,6 +178,7 @@ impl Worker for ConsoleWorker {
             WAKE => io.wait_event(WAKE, &self.backend.wake),
             READABLE => self.read(),
             CONNECTION => self.accept(),
+            HELD => self.backend.output.end_hold(),
             _ => {}
         }
     }
