@@ -50,9 +50,22 @@ pub enum BuildError {
     Boot(#[from] BootError),
 }
 
+/// KVM on this host, open. It stays open, so that a reboot needs no device file.
+pub struct Hypervisor(Kvm);
+
+impl Hypervisor {
+    /// Opens `/dev/kvm`.
+    ///
+    /// # Errors
+    /// There is no KVM, or no right to use it.
+    pub fn open() -> Result<Self, BuildError> {
+        open_kvm().map(Self)
+    }
+}
+
 /// A virtual machine that does not run yet.
-pub struct Machine {
-    kvm: Kvm,
+pub struct Machine<'a> {
+    kvm: &'a Kvm,
     vm: Arc<VmFd>,
     plan: Plan,
     ram: Arc<GuestRam>,
@@ -60,13 +73,13 @@ pub struct Machine {
     vcpus: Vec<VcpuFd>,
 }
 
-impl Machine {
+impl<'a> Machine<'a> {
     /// Builds what `plan` says: RAM, memory slots, interrupt controller, vCPUs, ACPI tables.
     ///
     /// # Errors
-    /// KVM is not there, or the host lacks memory.
-    pub fn build(plan: Plan) -> Result<Self, BuildError> {
-        let kvm = open_kvm()?;
+    /// KVM refused something, or the host lacks memory.
+    pub fn build(hypervisor: &'a Hypervisor, plan: Plan) -> Result<Self, BuildError> {
+        let kvm = &hypervisor.0;
         let vm = Arc::new(kvm.create_vm().map_err(refused("a virtual machine"))?);
         let ram = Arc::new(allocate(&plan.ram)?);
         // The interrupt controller comes after the memory: the other order waits for every CPU of the host.

@@ -18,7 +18,7 @@ mod plan;
 mod routes;
 mod vcpu;
 
-pub use build::{BuildError, Machine};
+pub use build::{BuildError, Hypervisor, Machine};
 pub use buses::Buses;
 pub use pci::PciBus;
 pub use plan::{DeviceNeed, Needs, PciSlot, Plan, PlanError, plan};

@@ -41,6 +41,11 @@ impl PciBus {
         assert!(self.functions.set(functions).is_ok(), "a bus is populated once");
     }
 
+    /// Quietens all functions. Waits for the threads that serve them, so never called on one of those.
+    pub fn reset(&self) {
+        self.functions().iter().for_each(|(_, function)| function.reset());
+    }
+
     /// The guest reads configuration space at `offset` from the start of bus 0's ECAM window.
     pub fn read_ecam(&self, offset: u64, data: &mut [u8]) {
         // Function numbers above zero and the extended space exist for no device here.

@@ -1,6 +1,6 @@
 //! What a device is.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use napa_memory::GuestRam;
 use napa_sys::reactor::Worker;
@@ -90,6 +90,10 @@ pub trait Device: Send {
         drop(workers);
     }
 }
+
+/// A device and those who keep it: it outlives the machine that it is plugged into, so that a guest's
+/// reboot finds it again.
+pub type SharedDevice = Arc<Mutex<Box<dyn Device>>>;
 
 /// Copies from the bytes of a configuration space; what lies past its end reads as zero.
 pub fn read_config_bytes(space: &[u8], offset: u64, data: &mut [u8]) {

@@ -24,7 +24,9 @@ mod threads;
 
 pub use buffers::{Buffers, BuffersError, IoVec, StatusByte};
 pub use bus::BusDevice;
-pub use device::{Activation, Device, DeviceError, Feature, Placed, Placement, read_config_bytes};
+pub use device::{
+    Activation, Device, DeviceError, Feature, Placed, Placement, SharedDevice, read_config_bytes,
+};
 pub use health::{DeviceMonitor, Health};
 pub use interrupt::{Interrupt, MsiMessage, Platform, VectorTable};
 pub use queue::{Chain, Queue};

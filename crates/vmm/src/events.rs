@@ -15,6 +15,8 @@ pub enum Event {
     Ended(Exit),
     /// The last vCPU that had to stop has stopped.
     Parked,
+    /// All vCPUs have ended and the devices are quiet.
+    Over,
     /// Somebody at the terminal asked for something.
     Console(ConsoleCommand),
 }

@@ -8,8 +8,9 @@
 //!            v                             |
 //!  start -> Running -- pause --> Pausing -> Paused
 //!            |  (vCPUs parked, then I/O drained)
-//!            +-- stop --> Stopping -- power off, or the bound passes --> Ended
-//!            +-- exit port, panic, triple fault, reset, kill ----------> Ended
+//!            +-- stop --> Stopping -- power off, or the bound passes --> Ending
+//!            +-- exit port, panic, triple fault, reset, kill ----------> Ending
+//!  Ending (vCPUs end, the last one quietens the devices) -> Over, or after a reset -> Running
 //! ```
 //!
 //! Invariants: the control thread never waits for a vCPU thread, because a vCPU thread may wait for it;
@@ -19,6 +20,7 @@ mod assemble;
 mod control;
 mod error;
 mod events;
+mod opened;
 mod power;
 mod run;
 mod status;

@@ -1,12 +1,15 @@
 //! The life of a VM from configuration to exit.
 
-use napa_api::config::OnReboot;
 use napa_api::{Exit, VmConfig};
-use napa_sys::reactor::Reactor;
+use napa_sys::reactor::{Handle, Reactor};
 use napa_sys::signal::SignalFd;
+use napa_sys::socket::Listener;
+use napa_virtio::Threads;
 
-use crate::assemble::assemble;
+use crate::control::{Control, Lifecycle, Outcome, Sources};
 use crate::error::RunError;
+use crate::events::{Event, Events};
+use crate::opened::Opened;
 
 /// Signals that the control thread takes: stop, stop, the terminal is gone, its size, back in the foreground.
 const SIGNALS: [i32; 5] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGWINCH, libc::SIGCONT];
@@ -17,27 +20,44 @@ const SIGNALS: [i32; 5] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGW
 /// # Errors
 /// The VM could not be started, or the host failed; nothing of it is left behind.
 pub fn run(config: &VmConfig) -> Result<Exit, RunError> {
-    loop {
-        let exit = run_once(config)?;
-        if exit != Exit::Reboot || config.on_reboot == OnReboot::Exit {
-            return Ok(exit);
-        }
-        eprintln!("napa: {}: the guest asked for a reboot: starting again\r", config.name_or_default());
-    }
-}
-
-fn run_once(config: &VmConfig) -> Result<Exit, RunError> {
     // Before any thread starts, so that no other thread takes the signals.
     let signals = SignalFd::new(&SIGNALS).map_err(|error| RunError::host("cannot collect signals", error))?;
     let (mut reactor, handle) = Reactor::new().map_err(no_io_uring)?;
-    let running = assemble(config, signals, &mut reactor, &handle)?;
-    let served =
-        reactor.run().map_err(|error| RunError::host("the control thread cannot wait for events", error));
-    // Whoever waits for the control thread learns that it is over; the vCPUs end; then their devices.
+    let outcome = start(config, signals, &mut reactor, &handle)?;
+    let served = reactor.run();
+    // Drops the workers, and with them what is left of the VM.
     drop(reactor);
-    let ended = running.finish();
-    served?;
-    ended.ok_or_else(|| RunError::Host("the control thread ended before the VM did".into()))
+    served.map_err(|error| RunError::host("the control thread cannot wait for events", error))?;
+    outcome.take()
+}
+
+fn start(
+    config: &VmConfig,
+    signals: SignalFd,
+    reactor: &mut Reactor,
+    handle: &Handle,
+) -> Result<Outcome, RunError> {
+    let events = Events::new().map_err(|error| RunError::host("cannot make an eventfd", error))?;
+    let listener = config
+        .api_socket
+        .as_deref()
+        .map(Listener::bind)
+        .transpose()
+        .map_err(|error| RunError::BadInput(format!("--api-socket {error}")))?;
+    let on_command = {
+        let events = events.clone();
+        Box::new(move |command| events.post(Event::Console(command)))
+    };
+    let (opened, console_worker) = Opened::open(config, on_command)?;
+    let console = std::sync::Arc::clone(&opened.console);
+    let threads = Threads::new(handle.clone(), config.cpus);
+    let outcome = Outcome::default();
+    let lifecycle = Lifecycle::start(opened, events.clone(), threads, outcome.clone())?;
+    reactor.add(console_worker);
+    console.attach()?;
+    let sources = Sources { events, signals, listener, console, reactor: handle.clone() };
+    reactor.add(Box::new(Control::new(sources, lifecycle)));
+    Ok(outcome)
 }
 
 fn no_io_uring(error: std::io::Error) -> RunError {

@@ -26,12 +26,18 @@ struct Gate {
     state: Mutex<GateState>,
     changed: Condvar,
     events: Events,
+    /// What the last thread to end does.
+    last_out: Mutex<Option<LastOut>>,
 }
+
+type LastOut = Box<dyn FnOnce() + Send>;
 
 struct GateState {
     order: Order,
     /// Threads that are neither parked nor over.
     running: usize,
+    /// Threads that are not over.
+    alive: usize,
     /// Ids of the threads, to kick them.
     ids: Vec<Pid>,
 }
@@ -44,15 +50,20 @@ enum Order {
 }
 
 impl Vcpus {
-    /// Starts a thread for each vCPU.
+    /// Starts a thread for each vCPU. The last one to end calls `last_out`.
     ///
     /// # Errors
     /// A thread could not be started; those before it have ended again.
-    pub fn start(vcpus: Vec<Vcpu>, events: &Events) -> io::Result<Self> {
+    pub fn start(vcpus: Vec<Vcpu>, events: &Events, last_out: LastOut) -> io::Result<Self> {
         signal::install_kick_handler()?;
-        let state = GateState { order: Order::Run, running: vcpus.len(), ids: Vec::new() };
-        let gate =
-            Arc::new(Gate { state: Mutex::new(state), changed: Condvar::new(), events: events.clone() });
+        let state =
+            GateState { order: Order::Run, running: vcpus.len(), alive: vcpus.len(), ids: Vec::new() };
+        let gate = Arc::new(Gate {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            events: events.clone(),
+            last_out: Mutex::new(Some(last_out)),
+        });
         let mut started = Self { gate, threads: Vec::new() };
         for vcpu in vcpus {
             let gate = Arc::clone(&started.gate);
@@ -82,9 +93,16 @@ impl Vcpus {
     }
 }
 
+impl Vcpus {
+    /// Asks all vCPUs to end.
+    pub fn end(&self) {
+        drop(self.gate.order(Order::End));
+    }
+}
+
 impl Drop for Vcpus {
     fn drop(&mut self) {
-        drop(self.gate.order(Order::End));
+        self.end();
         for thread in self.threads.drain(..) {
             // A thread that panicked has said so.
             let _ = thread.join();
@@ -116,8 +134,15 @@ impl Gate {
         let mut state = self.lock();
         state.ids.retain(|other| *other != id);
         state.running -= 1;
+        state.alive -= 1;
         if state.order == Order::Park && state.running == 0 {
             self.events.post(Event::Parked);
+        }
+        let is_last = state.alive == 0;
+        drop(state);
+        if is_last && let Some(last_out) = self.last_out.lock().unwrap_or_else(PoisonError::into_inner).take()
+        {
+            last_out();
         }
     }
 

@@ -1,8 +1,9 @@
 //! Kernel images: which kind a file is, and whether it can be loaded at all.
 
+use std::fmt;
 use std::fs::File;
-use std::io::{Cursor, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 
 use linux_loader::loader::KernelLoader;
 use linux_loader::loader::bootparam::setup_header;
@@ -13,11 +14,53 @@ use vm_memory::ReadVolatile;
 use super::{BootError, Source, bzimage, elf, too_small};
 use crate::layout;
 
+/// A regular file that holds a kernel or an initial RAM disk. It stays open, so that a reboot needs no path.
+pub struct ImageFile {
+    what: &'static str,
+    path: PathBuf,
+    file: File,
+    size: u64,
+}
+
+impl ImageFile {
+    /// Opens `path`; `what` names its part in messages: `kernel`, `initrd`.
+    ///
+    /// # Errors
+    /// There is no such file, it may not be read, or it is no regular file.
+    pub fn open(what: &'static str, path: &Path) -> Result<Self, BootError> {
+        let failed = |source| BootError::File { what, path: path.to_owned(), source };
+        let file = File::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        if !metadata.is_file() {
+            return Err(failed(io::Error::other("is not a regular file")));
+        }
+        Ok(Self { what, path: path.to_owned(), file, size: metadata.len() })
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    pub(super) fn failed(&self, source: io::Error) -> BootError {
+        BootError::File { what: self.what, path: self.path.clone(), source }
+    }
+}
+
+impl fmt::Display for ImageFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.display().fmt(f)
+    }
+}
+
 /// Where a kernel comes from.
 #[derive(Clone, Copy)]
 pub enum KernelImage<'a> {
     /// A file.
-    File(&'a Path),
+    File(&'a ImageFile),
     /// An image in napa's own memory.
     Embedded(&'a [u8]),
 }
@@ -25,7 +68,7 @@ pub enum KernelImage<'a> {
 impl KernelImage<'_> {
     fn name(&self) -> String {
         match self {
-            Self::File(path) => path.display().to_string(),
+            Self::File(file) => file.to_string(),
             Self::Embedded(_) => "(embedded guest)".into(),
         }
     }
@@ -50,17 +93,8 @@ pub(super) enum Kind {
 pub(super) fn load(ram: &GuestRam, low_end: u64, source: &Source<'_>) -> Result<Placed, BootError> {
     match source.kernel {
         KernelImage::Embedded(bytes) => load_from(ram, low_end, source, &mut Cursor::new(bytes)),
-        KernelImage::File(path) => load_from(ram, low_end, source, &mut open(path)?),
+        KernelImage::File(image) => load_from(ram, low_end, source, &mut image.file()),
     }
-}
-
-fn open(path: &Path) -> Result<File, BootError> {
-    let failed = |source| BootError::File { what: "kernel", path: path.to_owned(), source };
-    let file = File::open(path).map_err(failed)?;
-    if !file.metadata().map_err(failed)?.is_file() {
-        return Err(failed(std::io::Error::other("is not a regular file")));
-    }
-    Ok(file)
 }
 
 fn load_from<F>(ram: &GuestRam, low_end: u64, source: &Source<'_>, image: &mut F) -> Result<Placed, BootError>

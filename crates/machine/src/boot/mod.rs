@@ -10,14 +10,14 @@ mod image;
 mod pvh;
 mod registers;
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::io::{Seek, SeekFrom};
+use std::path::PathBuf;
 
 use napa_memory::GuestRam;
 use napa_units::{Bytes, GuestAddress, PAGE_SIZE};
 use vm_memory::Bytes as _;
 
-pub use image::KernelImage;
+pub use image::{ImageFile, KernelImage};
 pub(crate) use registers::prepare;
 
 use crate::layout;
@@ -32,7 +32,7 @@ pub struct Source<'a> {
     /// The kernel.
     pub kernel: KernelImage<'a>,
     /// Initial RAM disk.
-    pub initrd: Option<&'a Path>,
+    pub initrd: Option<&'a ImageFile>,
     /// Command line.
     pub cmdline: &'a str,
     /// Whether kernel code runs at full privilege on this host's KVM. Where it does not (a host
@@ -120,7 +120,7 @@ pub fn load(
     let low_end = plan.ram[0].size.0;
     let placed = image::load(ram, low_end, source)?;
     write_cmdline(ram, source.cmdline)?;
-    let initrd = source.initrd.map(|path| load_initrd(ram, low_end, path, &placed)).transpose()?;
+    let initrd = source.initrd.map(|file| load_initrd(ram, low_end, file, &placed)).transpose()?;
     let info = BootInfo { plan, cmdline: source.cmdline, initrd, root_pointer };
     match placed.kind {
         image::Kind::Pvh { entry } => {
@@ -186,26 +186,22 @@ fn write_cmdline(ram: &GuestRam, cmdline: &str) -> Result<(), BootError> {
 fn load_initrd(
     ram: &GuestRam,
     low_end: u64,
-    path: &Path,
+    initrd: &ImageFile,
     kernel: &image::Placed,
 ) -> Result<Initrd, BootError> {
-    let failed = |source| BootError::File { what: "initrd", path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(failed(std::io::Error::other("is not a regular file")));
-    }
-    let size = metadata.len();
+    let size = initrd.size();
     if size == 0 {
-        return Err(failed(std::io::Error::other("is empty")));
+        return Err(initrd.failed(std::io::Error::other("is empty")));
     }
     let end = low_end.min(kernel.initrd_end_max);
     let start =
         end.checked_sub(size).map(|start| start & !(PAGE_SIZE - 1)).filter(|start| *start >= kernel.end);
-    let start =
-        start.ok_or_else(|| too_small(&format!("initrd {}", path.display()), kernel.end + size, low_end))?;
+    let start = start
+        .ok_or_else(|| too_small(&format!("initrd {initrd}"), kernel.end.saturating_add(size), low_end))?;
+    let mut file = initrd.file();
+    file.seek(SeekFrom::Start(0)).map_err(|source| initrd.failed(source))?;
     ram.read_exact_volatile_from(vm_memory::GuestAddress(start), &mut file, size as usize)
-        .map_err(|error| failed(std::io::Error::other(error.to_string())))?;
+        .map_err(|error| initrd.failed(std::io::Error::other(error.to_string())))?;
     Ok(Initrd { start, size })
 }
 

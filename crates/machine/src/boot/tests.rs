@@ -1,4 +1,5 @@
 use std::io::Write as _;
+use std::path::Path;
 
 use linux_loader::loader::bootparam::{boot_params, setup_header};
 use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_start_info};
@@ -68,7 +69,12 @@ struct Loaded {
     entry: Entry,
 }
 
-fn boot(image: &[u8], initrd: Option<&Path>, cmdline: &str, runs_ring_0: bool) -> Result<Loaded, BootError> {
+fn boot(
+    image: &[u8],
+    initrd: Option<&ImageFile>,
+    cmdline: &str,
+    runs_ring_0: bool,
+) -> Result<Loaded, BootError> {
     let plan = plan(&Needs { memory: MEMORY, cpus: 1, devices: Vec::new() }).unwrap();
     let ram = allocate(&plan.ram).unwrap();
     let source =
@@ -80,13 +86,14 @@ fn refusal(image: &[u8]) -> String {
     boot(image, None, "", true).err().expect("the image should be refused").to_string()
 }
 
-struct TemporaryFile(PathBuf);
+struct TemporaryFile(PathBuf, ImageFile);
 
 impl TemporaryFile {
     fn new(name: &str, content: &[u8]) -> Self {
         let path = std::env::temp_dir().join(format!("napa-boot-{name}-{}", std::process::id()));
         std::fs::File::create(&path).unwrap().write_all(content).unwrap();
-        Self(path)
+        let image = ImageFile::open("initrd", &path).unwrap();
+        Self(path, image)
     }
 }
 
@@ -116,7 +123,7 @@ fn an_elf_image_is_told_its_command_line_and_memory() {
 #[test]
 fn a_bzimage_is_entered_in_64_bit_mode_with_its_initrd() {
     let initrd = TemporaryFile::new("initrd", &[7; 5000]);
-    let loaded = boot(&bzimage(0x10_0000), Some(&initrd.0), "root=/dev/vda", true).unwrap();
+    let loaded = boot(&bzimage(0x10_0000), Some(&initrd.1), "root=/dev/vda", true).unwrap();
     let Entry::Linux64 { entry: 0x100_0200, zero_page } = loaded.entry else { panic!("{:?}", loaded.entry) };
     let page: boot_params = loaded.ram.read_obj(vm_memory::GuestAddress(zero_page)).unwrap();
     let (start, size, entries) = (page.hdr.ramdisk_image, page.hdr.ramdisk_size, page.e820_entries);
@@ -166,7 +173,7 @@ fn memory_that_is_too_small_is_refused_with_a_size_that_is_enough() {
     assert!(message.contains("--memory 102M"), "{message}");
     assert!(refusal(&bzimage(0x7000_0000)).contains("--memory"));
     let initrd = TemporaryFile::new("large", &vec![1; 63 << 20]);
-    let error = boot(&elf(4096, &[PVH]), Some(&initrd.0), "", true).err().unwrap().to_string();
+    let error = boot(&elf(4096, &[PVH]), Some(&initrd.1), "", true).err().unwrap().to_string();
     assert!(error.contains("initrd") && error.contains("--memory"), "{error}");
 }
 
@@ -181,12 +188,8 @@ fn a_command_line_has_an_end() {
 
 #[test]
 fn files_that_cannot_be_read_are_named() {
-    let plan = plan(&Needs { memory: MEMORY, cpus: 1, devices: Vec::new() }).unwrap();
-    let ram = allocate(&plan.ram).unwrap();
     for path in ["/nonexistent/kernel", "/"] {
-        let kernel = KernelImage::File(Path::new(path));
-        let source = Source { kernel, initrd: None, cmdline: "", runs_ring_0: &|| true };
-        let error = load(&ram, &plan, &source, ROOT_POINTER).unwrap_err().to_string();
+        let error = ImageFile::open("kernel", Path::new(path)).err().unwrap().to_string();
         assert!(error.contains(path), "{error}");
     }
 }

@@ -17,7 +17,7 @@ use super::config_space::{
 use super::msix::Msix;
 use super::{BAR_SIZE, PciFunction, layout};
 use crate::{
-    Activation, Device, DeviceMonitor, Health, Interrupt, Placed, Platform, Queue, Threads, VectorTable,
+    Activation, DeviceMonitor, Health, Interrupt, Placed, Platform, Queue, SharedDevice, Threads, VectorTable,
 };
 
 /// What a transport needs besides its device.
@@ -45,7 +45,7 @@ pub struct Transport {
 const NOT_DECODED: u64 = u64::MAX;
 
 struct State {
-    device: Box<dyn Device>,
+    device: SharedDevice,
     config: ConfigSpace,
     common: Common,
     msix: Msix,
@@ -69,7 +69,9 @@ impl Transport {
     ///
     /// # Errors
     /// The process is out of file descriptors.
-    pub fn new(device: Box<dyn Device>, parts: TransportParts) -> io::Result<Self> {
+    pub fn new(device: SharedDevice, parts: TransportParts) -> io::Result<Self> {
+        let shared = Arc::clone(&device);
+        let device = lock(&shared);
         let sizes = device.queue_sizes();
         let vectors = Arc::new(VectorTable::new(Self::vectors(sizes.len()))?);
         let status = Arc::new(AtomicU8::new(0));
@@ -87,9 +89,10 @@ impl Transport {
             vectors,
             running: Vec::new(),
             connected_at: None,
-            device,
+            device: Arc::clone(&shared),
             parts,
         };
+        drop(device);
         let window = AtomicU64::new(state.window());
         let monitor = DeviceMonitor::new(Arc::clone(&state.common.status));
         Ok(Self { state: Mutex::new(state), window, monitor })
@@ -101,8 +104,12 @@ impl Transport {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl PciFunction for Transport {
@@ -145,6 +152,10 @@ impl PciFunction for Transport {
     fn write_bar(&self, offset: u64, data: &[u8]) {
         self.lock().write_bar(offset, data);
     }
+
+    fn reset(&self) {
+        self.lock().reset();
+    }
 }
 
 impl State {
@@ -167,7 +178,7 @@ impl State {
         match offset {
             _ if offset < layout::COMMON_LENGTH => self.read_common(offset, data),
             _ if within(offset, layout::DEVICE, layout::DEVICE_LENGTH) => {
-                self.device.read_config(offset - layout::DEVICE, data);
+                lock(&self.device).read_config(offset - layout::DEVICE, data);
             }
             _ if within(offset, layout::MSIX_TABLE, layout::MSIX_TABLE_LENGTH) => {
                 self.msix.read_table(offset - layout::MSIX_TABLE, data);
@@ -184,7 +195,7 @@ impl State {
         match offset {
             _ if offset < layout::COMMON_LENGTH => self.write_common(offset, data),
             _ if within(offset, layout::DEVICE, layout::DEVICE_LENGTH) => {
-                self.device.write_config(offset - layout::DEVICE, data);
+                lock(&self.device).write_config(offset - layout::DEVICE, data);
             }
             _ if within(offset, layout::NOTIFY, layout::NOTIFY_LENGTH) => {
                 self.ring_doorbell(offset - layout::NOTIFY)
@@ -240,7 +251,7 @@ impl State {
             config_interrupt: self.config_interrupt.clone(),
             health: self.health.clone(),
         };
-        let placed = self.device.activate(activation).map_err(|error| error.to_string())?;
+        let placed = lock(&self.device).activate(activation).map_err(|error| error.to_string())?;
         self.connect_doorbells()?;
         placed.into_iter().try_for_each(|worker| self.place(worker))
     }
@@ -276,7 +287,7 @@ impl State {
             workers.extend(thread.remove(id).ok().flatten());
         }
         self.disconnect_doorbells();
-        self.device.reset(workers);
+        lock(&self.device).reset(workers);
         self.common.reset();
     }
 

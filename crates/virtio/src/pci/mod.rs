@@ -53,6 +53,9 @@ pub trait PciFunction: Send + Sync {
 
     /// Writes to BAR 0.
     fn write_bar(&self, offset: u64, data: &[u8]);
+
+    /// Quietens the device as a reset by its driver does. Waits for the threads that serve it.
+    fn reset(&self);
 }
 
 #[cfg(test)]

@@ -114,7 +114,8 @@ impl Bench {
             bar: BAR,
             first_interrupt: 24,
         };
-        let function = Transport::new(Box::new(Echo { is_reset: Arc::clone(&is_reset) }), parts).unwrap();
+        let device: Box<dyn Device> = Box::new(Echo { is_reset: Arc::clone(&is_reset) });
+        let function = Transport::new(Arc::new(Mutex::new(device)), parts).unwrap();
         Self { function, record, ram, is_reset, control }
     }
 

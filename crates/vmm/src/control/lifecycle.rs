@@ -1,27 +1,29 @@
 //! The run state of a VM and the moves between its states. Lives on the control thread.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use napa_api::Exit;
+use napa_api::config::OnReboot;
 use napa_api::control::{RpcError, State, Status, code};
-use napa_devices::StopRequest;
 use napa_virtio::Threads;
 
-use crate::power::PowerButton;
-use crate::status::Identity;
-use crate::vcpus::Vcpus;
+use crate::assemble::{Assembly, assemble};
+use crate::error::RunError;
+use crate::events::Events;
+use crate::opened::Opened;
+use crate::status;
 
-/// What a VM's run state is made of.
+/// A VM that was started.
 pub struct Lifecycle {
     phase: Phase,
-    vcpus: Vcpus,
+    /// `None` between the end of one machine and the start of the next, and when the VM is over.
+    assembly: Option<Assembly>,
+    opened: Opened,
+    events: Events,
     threads: Threads,
-    power: PowerButton,
-    stop_request: StopRequest,
-    identity: Identity,
-    stop_timeout: Duration,
-    ended: Ended,
+    started: Instant,
+    outcome: Outcome,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,53 +36,66 @@ enum Phase {
     Stopping {
         deadline: Instant,
     },
+    /// The vCPUs were asked to end; the last one quietens the devices.
+    Ending {
+        exit: Exit,
+    },
+    Over,
 }
 
 /// How the VM ended, once it has.
 #[derive(Clone, Default)]
-pub struct Ended(Arc<Mutex<Option<Exit>>>);
+pub struct Outcome(Arc<Mutex<Option<Result<Exit, RunError>>>>);
 
-impl Ended {
-    /// The first reason that was given.
-    pub fn get(&self) -> Option<Exit> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+impl Outcome {
+    /// What the VM's run came to.
+    pub fn take(&self) -> Result<Exit, RunError> {
+        let unfinished = || Err(RunError::Host("the control thread ended before the VM did".into()));
+        self.lock().take().unwrap_or_else(unfinished)
     }
 
-    fn set(&self, exit: Exit) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(exit);
+    fn set(&self, result: Result<Exit, RunError>) {
+        *self.lock() = Some(result);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Result<Exit, RunError>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Lifecycle {
-    /// A VM whose vCPUs run.
-    pub fn new(
-        vcpus: Vcpus,
+    /// Starts the VM.
+    ///
+    /// # Errors
+    /// The machine could not be built, or its kernel cannot be booted.
+    pub fn start(
+        opened: Opened,
+        events: Events,
         threads: Threads,
-        power: PowerButton,
-        stop_request: StopRequest,
-        identity: Identity,
-        stop_timeout: Duration,
-        ended: Ended,
-    ) -> Self {
-        Self { phase: Phase::Running, vcpus, threads, power, stop_request, identity, stop_timeout, ended }
+        outcome: Outcome,
+    ) -> Result<Self, RunError> {
+        let assembly = Some(assemble(&opened, &events, &threads)?);
+        let (phase, started) = (Phase::Running, Instant::now());
+        Ok(Self { phase, assembly, opened, events, threads, started, outcome })
     }
 
     /// Asks the vCPUs to stop; [`on_parked`](Self::on_parked) completes it.
     pub fn pause(&mut self) -> Result<(), RpcError> {
-        match self.phase {
-            Phase::Running => {
+        match (self.phase, &self.assembly) {
+            (Phase::Running, Some(assembly)) => {
                 self.phase = Phase::Pausing;
-                self.vcpus.park();
+                assembly.vcpus.park();
                 Ok(())
             }
-            Phase::Pausing | Phase::Paused => Ok(()),
-            Phase::Stopping { .. } => Err(wrong_state("pause", "is stopping")),
+            (Phase::Pausing | Phase::Paused, _) => Ok(()),
+            _ => Err(wrong_state("pause", "is stopping")),
         }
     }
 
     /// All vCPUs have stopped: waits for the I/O that they began.
     pub fn on_parked(&mut self) {
-        if self.phase == Phase::Pausing && self.vcpus.are_parked() {
+        let are_parked = self.assembly.as_ref().is_some_and(|assembly| assembly.vcpus.are_parked());
+        if self.phase == Phase::Pausing && are_parked {
             // A thread that has ended has no I/O under way.
             let _ = self.threads.pause();
             self.phase = Phase::Paused;
@@ -95,30 +110,83 @@ impl Lifecycle {
                 self.run_again();
                 Ok(())
             }
-            Phase::Stopping { .. } => Err(wrong_state("resume", "is stopping, and runs")),
+            Phase::Stopping { .. } | Phase::Ending { .. } | Phase::Over => {
+                Err(wrong_state("resume", "is stopping"))
+            }
         }
     }
 
     /// Asks the guest to switch itself off. Returns how long it has.
     pub fn stop(&mut self, timeout_s: Option<u32>) -> Result<Duration, RpcError> {
-        let bound = timeout_s.map_or(self.stop_timeout, |seconds| Duration::from_secs(seconds.into()));
-        if matches!(self.phase, Phase::Pausing | Phase::Paused) {
+        match self.phase {
             // A guest that does not run cannot switch itself off.
-            self.run_again();
+            Phase::Pausing | Phase::Paused => self.run_again(),
+            Phase::Running | Phase::Stopping { .. } => {}
+            Phase::Ending { .. } | Phase::Over => return Err(wrong_state("stop", "is ending")),
         }
+        let seconds = timeout_s.unwrap_or(self.opened.config.stop_timeout_s);
+        let bound = Duration::from_secs(seconds.into());
         self.phase = Phase::Stopping { deadline: Instant::now() + bound };
-        self.stop_request.raise();
-        self.power.press();
+        if let Some(assembly) = &self.assembly {
+            assembly.stop_request.raise();
+            assembly.power.press();
+        }
         Ok(bound)
     }
 
-    /// Ends the VM. The first reason counts.
+    /// Ends the machine that runs. The first reason counts. [`on_over`](Self::on_over) completes it.
     pub fn end(&mut self, exit: Exit) {
-        self.ended.set(exit);
+        let was_stopping = self.is_stopping();
+        match self.phase {
+            Phase::Ending { .. } | Phase::Over => return,
+            // Vcpus that are parked end too, but the I/O threads have to take their workers' leave.
+            Phase::Pausing | Phase::Paused => self.threads.resume(),
+            Phase::Running | Phase::Stopping { .. } => {}
+        }
+        // A guest that was asked to stop and resets itself instead has stopped.
+        let exit = if was_stopping && exit == Exit::Reboot { Exit::PowerOff } else { exit };
+        self.phase = Phase::Ending { exit };
+        if let Some(assembly) = &self.assembly {
+            assembly.vcpus.end();
+        }
     }
 
-    pub fn has_ended(&self) -> bool {
-        self.ended.get().is_some()
+    /// The machine has come to rest: starts it again if that is what its end meant.
+    pub fn on_over(&mut self) {
+        let Phase::Ending { exit } = self.phase else { return };
+        self.assembly = None;
+        if exit != Exit::Reboot || self.opened.config.on_reboot == OnReboot::Exit {
+            return self.finish(Ok(exit));
+        }
+        self.opened
+            .console
+            .say(&format!("napa: {}: the guest asked for a reboot", self.opened.config.name_or_default()));
+        match assemble(&self.opened, &self.events, &self.threads) {
+            Ok(assembly) => {
+                self.assembly = Some(assembly);
+                self.phase = Phase::Running;
+            }
+            Err(error) => self.finish(Err(error)),
+        }
+    }
+
+    /// Gives up waiting for a machine that does not come to rest: its threads end with the process.
+    pub fn abandon(&mut self) {
+        if let Phase::Ending { exit } = self.phase {
+            eprintln!("napa: the VM's devices did not come to rest; writes under way may be lost");
+            std::mem::forget(self.assembly.take());
+            self.finish(Ok(exit));
+        }
+    }
+
+    /// Whether there is nothing left to serve.
+    pub fn is_over(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
+    /// Whether the machine was asked to end and has not come to rest.
+    pub fn is_ending(&self) -> bool {
+        matches!(self.phase, Phase::Ending { .. })
     }
 
     pub fn is_paused(&self) -> bool {
@@ -139,11 +207,13 @@ impl Lifecycle {
 
     /// The VM as it is now.
     pub fn status(&self) -> Status {
-        self.identity.status(match self.phase {
+        let state = match self.phase {
             Phase::Running | Phase::Pausing => State::Running,
             Phase::Paused => State::Paused,
-            Phase::Stopping { .. } => State::Stopping,
-        })
+            Phase::Stopping { .. } | Phase::Ending { .. } | Phase::Over => State::Stopping,
+        };
+        let monitors = self.assembly.as_ref().map_or(&[][..], |assembly| &assembly.monitors);
+        status::status(&self.opened, monitors, self.started, state)
     }
 
     /// What those who wait for a pause are told; `None` while it is under way.
@@ -151,16 +221,23 @@ impl Lifecycle {
         match self.phase {
             Phase::Pausing => None,
             Phase::Paused => Some(Ok(self.status())),
-            Phase::Running | Phase::Stopping { .. } => {
-                Some(Err(wrong_state("pause", "was told to go on meanwhile")))
-            }
+            _ => Some(Err(wrong_state("pause", "was told to go on meanwhile"))),
         }
     }
 
     fn run_again(&mut self) {
         self.threads.resume();
-        self.vcpus.unpark();
+        if let Some(assembly) = &self.assembly {
+            assembly.vcpus.unpark();
+        }
         self.phase = Phase::Running;
+    }
+
+    fn finish(&mut self, result: Result<Exit, RunError>) {
+        self.phase = Phase::Over;
+        // Last output before anybody is told; then the terminal is as it was.
+        self.opened.console.close();
+        self.outcome.set(result);
     }
 }
 

@@ -13,13 +13,17 @@ use napa_sys::signal::SignalFd;
 use napa_sys::socket::Listener;
 
 use self::connections::{Connections, FIRST_TOKEN};
-pub use self::lifecycle::{Ended, Lifecycle};
+pub use self::lifecycle::{Lifecycle, Outcome};
 use crate::events::{Event, Events};
 
 const BELL: u32 = 0;
 const SIGNALS: u32 = 1;
 const LISTENER: u32 = 2;
 const STOP_TIMER: u32 = 3;
+const END_TIMER: u32 = 4;
+
+/// How long the devices of a machine that ends may take to complete what the guest began.
+const END_BOUND: Duration = Duration::from_secs(30);
 
 /// What the control thread listens to.
 pub struct Sources {
@@ -55,6 +59,10 @@ impl Control {
             match event {
                 Event::Ended(exit) => self.lifecycle.end(exit),
                 Event::Parked => self.lifecycle.on_parked(),
+                Event::Over => {
+                    io.forget(END_TIMER);
+                    self.lifecycle.on_over();
+                }
                 Event::Console(command) => self.on_console(command, io),
             }
         }
@@ -86,6 +94,7 @@ impl Control {
                     }
                 }
                 // Whoever asks a second time does not want to wait.
+                _ if self.lifecycle.is_ending() => self.lifecycle.abandon(),
                 _ if self.lifecycle.is_stopping() => self.lifecycle.end(napa_api::Exit::HardStop),
                 _ => {
                     // It fails only for a VM that is ending anyway.
@@ -181,13 +190,17 @@ impl Worker for Control {
             }
             LISTENER => self.on_listener(io),
             STOP_TIMER => self.on_stop_timer(io),
+            END_TIMER => self.lifecycle.abandon(),
             FIRST_TOKEN.. => self.on_connection(token, io),
             _ => {}
         }
     }
 
-    fn turn_end(&mut self, _: &mut Io<'_>) {
-        if self.lifecycle.has_ended() {
+    fn turn_end(&mut self, io: &mut Io<'_>) {
+        if self.lifecycle.is_ending() {
+            io.wait_timeout(END_TIMER, END_BOUND);
+        }
+        if self.lifecycle.is_over() {
             self.sources.reactor.quit();
         }
     }

@@ -1,0 +1,60 @@
+//! What a VM holds of the host: opened once, before the sandbox closes, and kept over the guest's reboots.
+
+use std::sync::{Arc, Mutex};
+
+use napa_api::VmConfig;
+use napa_devices::{ConsoleBackend, ConsoleCommand, Context, catalog};
+use napa_machine::boot::{BootError, ImageFile};
+use napa_machine::{BuildError, DeviceNeed, Hypervisor, Needs, Plan, plan};
+use napa_sys::reactor::Worker;
+use napa_virtio::SharedDevice;
+use napa_virtio::pci::Transport;
+
+use crate::error::RunError;
+
+/// Files, devices and consoles of a VM.
+pub struct Opened {
+    pub config: VmConfig,
+    pub hypervisor: Hypervisor,
+    /// `None`: the embedded guest.
+    pub kernel: Option<ImageFile>,
+    pub initrd: Option<ImageFile>,
+    pub console: Arc<ConsoleBackend>,
+    pub devices: Vec<Plugged>,
+    /// Made once: a guest finds its devices in the same places after a reboot.
+    pub plan: Plan,
+}
+
+/// A device that will be plugged in.
+pub struct Plugged {
+    /// Virtio device id.
+    pub id: u16,
+    pub device: SharedDevice,
+}
+
+impl Opened {
+    /// Opens everything that `config` names, in an order that leaves nothing behind if a later part fails.
+    /// The worker belongs on the control thread.
+    pub fn open(
+        config: &VmConfig,
+        on_command: Box<dyn Fn(ConsoleCommand) + Send>,
+    ) -> Result<(Self, Box<dyn Worker>), RunError> {
+        let image =
+            |what, path: &Option<_>| path.as_deref().map(|path| ImageFile::open(what, path)).transpose();
+        let boot_error = |error: BootError| RunError::from(BuildError::from(error));
+        let kernel = image("kernel", &config.kernel).map_err(boot_error)?;
+        let initrd = image("initrd", &config.initrd).map_err(boot_error)?;
+        let hypervisor = Hypervisor::open()?;
+        let (console, worker) = ConsoleBackend::open(&config.console, on_command)?;
+        let mut needs = Needs { memory: config.memory, cpus: config.cpus, devices: Vec::new() };
+        let mut devices = Vec::new();
+        for device in catalog::open_all(&Context { config, console: &console })? {
+            let vectors = Transport::vectors(device.queue_sizes().len());
+            needs.devices.push(DeviceNeed { name: device.name().to_owned(), vectors });
+            devices.push(Plugged { id: device.id(), device: Arc::new(Mutex::new(device)) });
+        }
+        let plan = plan(&needs)?;
+        let opened = Self { config: config.clone(), hypervisor, kernel, initrd, console, devices, plan };
+        Ok((opened, worker))
+    }
+}
