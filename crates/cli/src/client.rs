@@ -60,10 +60,16 @@ fn tell(target: &Target, command: Command) -> Result<ExitCode, Error> {
 }
 
 fn end(target: &Target, command: Command) -> Result<ExitCode, Error> {
+    let last = tell_and_wait(target, command)?;
+    output::print(format!("{} has ended\n", last.name).as_bytes())
+}
+
+/// Gives the last status before the end.
+fn tell_and_wait(target: &Target, command: Command) -> Result<Status, Error> {
     let mut connection = Connection::open(target)?;
     let status = connection.ask(command)?;
     connection.wait_for_end()?;
-    output::print(format!("{} has ended\n", status.name).as_bytes())
+    Ok(status)
 }
 
 /// A connection to the control socket of one VM.
@@ -254,7 +260,7 @@ mod tests {
     fn stop_sends_its_bound_and_waits_for_the_end() {
         let answer = Response { id: Id::Number(1.into()), outcome: Ok(paused()) }.encode();
         let stop = Command::Stop { timeout_s: Some(5) };
-        let (line, result) = asked(&answer, |target| end(&target, stop).map(drop));
+        let (line, result) = asked(&answer, |target| tell_and_wait(&target, stop).map(drop));
         result.unwrap();
         assert_eq!(Request::decode(&line).unwrap().command, stop);
     }

@@ -1,0 +1,268 @@
+//! What is known of one guest: its lines and its end, folded into where it stands.
+
+use std::time::Duration;
+
+use crate::guests::{Gone, Line, Part, Report};
+
+/// What a guest does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It has not said a word yet.
+    Starting,
+    /// It writes its pages for the first time.
+    Filling,
+    /// It works.
+    Working,
+    /// It looks at all of its pages once more.
+    Checking,
+    /// It sleeps.
+    Idle,
+    /// It was asked to end.
+    Stopping,
+    /// It ended with code 0, and nothing was wrong with its memory.
+    Verified,
+    /// It did not.
+    Failed(String),
+}
+
+/// A guest, from its first line to its end.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    state: State,
+    /// The last phase of its plan leads to sleep.
+    sleeps: bool,
+    ready_after: Option<Duration>,
+    figures: Figures,
+    /// Operations that the present phase has reported so far.
+    in_phase: u64,
+    failure: Option<String>,
+    done: Option<u8>,
+}
+
+/// What a guest has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Visits of pages, first writes included.
+    pub operations: u64,
+    /// Those that compared the page with what it should hold.
+    pub verified: u64,
+    /// Pages that held something else.
+    pub errors: u64,
+    /// Operations a second, by the last report.
+    pub per_second: u64,
+    /// 99th percentile of an operation's time, by the last report.
+    pub p99_ns: u64,
+    /// All pages were looked at after the work.
+    pub checked: bool,
+}
+
+impl Progress {
+    /// A guest that was just started. `sleeps`: when its work is done it waits to be stopped.
+    pub fn new(sleeps: bool) -> Self {
+        Self {
+            state: State::Starting,
+            sleeps,
+            ready_after: None,
+            figures: Figures::default(),
+            in_phase: 0,
+            failure: None,
+            done: None,
+        }
+    }
+
+    /// What it does.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// What it has counted.
+    pub fn figures(&self) -> Figures {
+        self.figures
+    }
+
+    /// When it first had its own program running, from the start of the fleet.
+    pub fn ready_after(&self) -> Option<Duration> {
+        self.ready_after
+    }
+
+    /// Whether it is over.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, State::Verified | State::Failed(_))
+    }
+
+    /// A line came, so long after the start of the fleet.
+    pub fn on_line(&mut self, line: &str, after: Duration) {
+        match Line::parse(line) {
+            Line::Ready => {
+                self.ready_after.get_or_insert(after);
+                self.go(State::Filling);
+            }
+            Line::Report(report) => self.on_report(&report),
+            Line::Corrupt => self.figures.errors += 1,
+            Line::Fail(reason) => self.failure = Some(reason.to_owned()),
+            Line::Done(code) => self.done = Some(code),
+            Line::Other => {}
+        }
+    }
+
+    fn on_report(&mut self, report: &Report<'_>) {
+        let is_total = report.part == Part::Total;
+        // A total counts what the intervals before it have counted.
+        let before = if is_total { std::mem::take(&mut self.in_phase) } else { 0 };
+        let new = report.operations.saturating_sub(before);
+        if !is_total {
+            self.in_phase += report.operations;
+        }
+        self.figures.operations += new;
+        if report.phase != "fill" {
+            self.figures.verified += new;
+        }
+        if report.phase == "visit" {
+            self.figures.per_second = report.operations_per_second;
+            self.figures.p99_ns = report.p99_ns;
+        }
+        match (report.phase, is_total) {
+            ("fill", true) | ("visit", false) => self.go(State::Working),
+            ("visit", true) if self.sleeps => {
+                self.figures.per_second = 0;
+                self.go(State::Idle);
+            }
+            ("visit", true) => self.go(State::Checking),
+            ("check", true) => self.figures.checked = true,
+            _ => {}
+        }
+    }
+
+    /// It was asked to end.
+    pub fn on_stop_request(&mut self) {
+        self.go(State::Stopping);
+    }
+
+    fn go(&mut self, state: State) {
+        // Reports that were on their way when it was asked to stop do not take that back.
+        if !self.has_ended() && (self.state != State::Stopping) {
+            self.state = state;
+        }
+    }
+
+    /// Its process ended. `complaint`: what napa said about it; `killed`: it was ended by force.
+    pub fn on_end(&mut self, gone: Gone, complaint: Option<&str>, killed: bool) {
+        if self.has_ended() {
+            return;
+        }
+        self.figures.per_second = 0;
+        self.state = match self.fault(gone, complaint, killed) {
+            None => State::Verified,
+            Some(reason) => State::Failed(reason),
+        };
+    }
+
+    /// What speaks against it. The first is the one that explains the others.
+    fn fault(&self, gone: Gone, complaint: Option<&str>, killed: bool) -> Option<String> {
+        let Figures { errors, verified, .. } = self.figures;
+        if let Some(reason) = &self.failure {
+            return Some(reason.clone());
+        }
+        if errors > 0 {
+            return Some(format!("{errors} pages were not as written"));
+        }
+        if killed {
+            return Some("it did not stop in time and was killed".into());
+        }
+        match (gone, complaint) {
+            (Gone::Signal(signal), _) => return Some(format!("its process was killed by signal {signal}")),
+            (Gone::Code(code), Some(complaint)) if code != 0 => return Some(complaint.to_owned()),
+            (Gone::Code(code), None) if code != 0 => return Some(format!("it ended with exit code {code}")),
+            _ => {}
+        }
+        if self.done != Some(0) {
+            return Some("it ended without saying that its work was done".into());
+        }
+        (verified == 0).then(|| "it ended before it had verified a page".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(phase: &str, part: &str, operations: u64) -> String {
+        format!(
+            "REPORT workload=w phase={phase} part={part} ms=1000 ops={operations} ops_per_second=50 p50_ns=1 \
+             p99_ns=9 max_ns=10 clock_ns=1 clock_steps_back=0"
+        )
+    }
+
+    fn after(sleeps: bool, lines: &[&str]) -> Progress {
+        let mut guest = Progress::new(sleeps);
+        for (second, line) in (1..).zip(lines) {
+            guest.on_line(line, Duration::from_secs(second));
+        }
+        guest
+    }
+
+    /// A guest that did all it should.
+    fn good() -> Progress {
+        let (fill, visit) = (report("fill", "total", 10), report("visit", "interval", 100));
+        let (total, check) = (report("visit", "total", 150), report("check", "total", 10));
+        after(false, &["napa guest", "READY cpus=1", &fill, &visit, &visit, &total, &check, "DONE code=0"])
+    }
+
+    #[test]
+    fn operations_are_counted_once() {
+        let (fill, visit) = (report("fill", "total", 10), report("visit", "interval", 100));
+        let guest = after(false, &["READY", &fill, &visit]);
+        assert_eq!((guest.figures.operations, guest.figures.verified), (110, 100));
+        assert_eq!(good().figures.verified, 210);
+        assert!(good().figures.checked);
+        assert_eq!(good().ready_after(), Some(Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn the_state_follows_the_phases() {
+        let (fill, visit, total) =
+            (report("fill", "total", 1), report("visit", "interval", 1), report("visit", "total", 1));
+        let lines = ["READY", &fill, &visit, &total];
+        let expected = [State::Filling, State::Working, State::Working, State::Checking];
+        for (count, expected) in (1..).zip(&expected) {
+            assert_eq!(after(false, &lines[..count]).state(), expected);
+        }
+        assert_eq!(after(true, &lines).state(), &State::Idle);
+        assert_eq!(after(true, &[]).state(), &State::Starting);
+    }
+
+    #[test]
+    fn a_guest_that_was_asked_to_stop_stays_so() {
+        let mut guest = after(false, &["READY"]);
+        guest.on_stop_request();
+        guest.on_line(&report("visit", "total", 1), Duration::ZERO);
+        assert_eq!(guest.state(), &State::Stopping);
+        assert_eq!(guest.figures.verified, 1);
+    }
+
+    #[test]
+    fn only_a_guest_without_any_fault_is_verified() {
+        let end = |mut guest: Progress, gone, complaint, killed| {
+            guest.on_end(gone, complaint, killed);
+            guest.state().clone()
+        };
+        assert_eq!(end(good(), Gone::Code(0), None, false), State::Verified);
+        let failed = |guest, gone, complaint, killed, expected: &str| match end(guest, gone, complaint, killed) {
+            State::Failed(reason) => assert!(reason.contains(expected), "{reason}"),
+            state => panic!("{state:?}"),
+        };
+        let said = "napa: zipf-2: a vCPU met a triple fault";
+        failed(good(), Gone::Code(82), Some(said), false, "triple fault");
+        failed(good(), Gone::Code(7), None, false, "exit code 7");
+        failed(good(), Gone::Signal(11), None, false, "signal 11");
+        failed(good(), Gone::Signal(9), None, true, "did not stop in time");
+        failed(after(false, &["READY"]), Gone::Code(0), None, false, "without saying");
+        failed(after(false, &["READY", "DONE code=0"]), Gone::Code(0), None, false, "before it had verified");
+        let mut corrupt = good();
+        corrupt.on_line("CORRUPT address=0x0", Duration::ZERO);
+        failed(corrupt, Gone::Code(3), Some("napa: exit code 3"), false, "1 pages were not as written");
+        let mut full = good();
+        full.on_line("FAIL reason=\"too little\"", Duration::ZERO);
+        failed(full, Gone::Code(2), Some("napa: exit code 2"), false, "too little");
+    }
+}

@@ -1,0 +1,173 @@
+//! What a guest's process takes of the host's memory, as the kernel counts it.
+
+use std::fs;
+use std::io;
+
+use napa_units::Bytes;
+
+/// Memory of a process that holds a guest, guest RAM apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Resident pages of guest RAM.
+    pub guest: Bytes,
+    /// Private pages of everything else: what this process alone costs the host.
+    pub private: Bytes,
+    /// The anonymous ones of them.
+    pub private_anonymous: Bytes,
+    /// Proportional set size of everything else: shared pages count for a part.
+    pub proportional: Bytes,
+}
+
+/// Resident memory of a process.
+///
+/// # Errors
+/// The process is gone, or belongs to somebody else.
+pub fn resident(pid: u32) -> io::Result<Bytes> {
+    let text = fs::read_to_string(format!("/proc/{pid}/statm"))?;
+    parse_statm(&text).ok_or_else(|| io::Error::other("/proc/PID/statm is not as expected"))
+}
+
+/// The second field counts resident pages (proc_pid_statm(5)).
+fn parse_statm(text: &str) -> Option<Bytes> {
+    let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
+    pages.checked_mul(rustix::param::page_size() as u64).map(Bytes)
+}
+
+impl Footprint {
+    /// Measures the process `pid`, whose guest has `memory`.
+    ///
+    /// # Errors
+    /// The process is gone, or belongs to somebody else.
+    pub fn measure(pid: u32, memory: Bytes) -> io::Result<Self> {
+        Ok(Self::of(&fs::read_to_string(format!("/proc/{pid}/smaps"))?, memory))
+    }
+
+    /// Sums a text of `/proc/PID/smaps` up. Guest RAM is recognised by its size: the largest mappings that
+    /// are needed to hold `memory`.
+    pub fn of(smaps: &str, memory: Bytes) -> Self {
+        let mut mappings = mappings(smaps);
+        mappings.sort_by_key(|mapping| std::cmp::Reverse(mapping.size));
+        let (mut sum, mut found) = (Self::default(), 0);
+        for mapping in &mappings {
+            let is_guest = found < memory.0 && mapping.size.0 >= GUEST_PIECE_MIN.min(memory.0);
+            if is_guest {
+                found += mapping.size.0;
+                sum.guest.0 += mapping.resident.0;
+            } else {
+                sum.private.0 += mapping.private.0;
+                sum.private_anonymous.0 += mapping.private.0.min(mapping.anonymous.0);
+                sum.proportional.0 += mapping.proportional.0;
+            }
+        }
+        sum
+    }
+}
+
+/// No piece of guest RAM is smaller, unless the guest is: the machine's layout splits RAM at gigabytes only.
+const GUEST_PIECE_MIN: u64 = 1 << 20;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Mapping {
+    size: Bytes,
+    resident: Bytes,
+    private: Bytes,
+    anonymous: Bytes,
+    proportional: Bytes,
+}
+
+/// A mapping starts with a line of addresses, and lines `Name:  number kB` follow (proc_pid_smaps(5)).
+fn mappings(smaps: &str) -> Vec<Mapping> {
+    let mut mappings: Vec<Mapping> = Vec::new();
+    for line in smaps.lines() {
+        let (name, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let Some(name) = name.strip_suffix(':') else {
+            mappings.push(Mapping::default());
+            continue;
+        };
+        let kib = rest.trim().strip_suffix("kB").and_then(|number| number.trim().parse().ok());
+        let (Some(mapping), Some(kib)) = (mappings.last_mut(), kib) else { continue };
+        let place = match name {
+            "Size" => &mut mapping.size,
+            "Rss" => &mut mapping.resident,
+            "Pss" => &mut mapping.proportional,
+            "Private_Clean" | "Private_Dirty" => &mut mapping.private,
+            "Anonymous" => &mut mapping.anonymous,
+            _ => continue,
+        };
+        place.0 += Bytes::kib(kib).0;
+    }
+    mappings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMAPS: &str = "\
+00400000-00500000 r-xp 00001000 08:01 42                                 /usr/bin/napa: odd
+Size:               1024 kB
+Rss:                 600 kB
+Pss:                 300 kB
+Pss_Dirty:             0 kB
+Private_Clean:         8 kB
+Private_Dirty:         4 kB
+Anonymous:             4 kB
+VmFlags: rd ex mr mw me
+7f0000000000-7f0008000000 rw-p 00000000 00:00 0
+Size:             131072 kB
+Rss:                 512 kB
+Pss:                 512 kB
+Private_Clean:         0 kB
+Private_Dirty:       512 kB
+Anonymous:           512 kB
+7f0008000000-7f0008021000 rw-p 00000000 00:00 0                          [heap]
+Size:                132 kB
+Rss:                  40 kB
+Pss:                  40 kB
+Private_Clean:         0 kB
+Private_Dirty:        40 kB
+Anonymous:            40 kB
+";
+
+    #[test]
+    fn what_is_not_guest_ram_is_summed_up() {
+        let expected = Footprint {
+            guest: Bytes::kib(512),
+            private: Bytes::kib(52),
+            private_anonymous: Bytes::kib(44),
+            proportional: Bytes::kib(340),
+        };
+        assert_eq!(Footprint::of(SMAPS, Bytes::mib(128)), expected);
+    }
+
+    #[test]
+    fn guest_ram_may_be_in_two_pieces() {
+        let smaps = SMAPS.replace("00000000 00:00 0                          [heap]", "00000000 00:00 0").replace(
+            "Size:                132 kB",
+            "Size:             262144 kB",
+        );
+        let footprint = Footprint::of(&smaps, Bytes::mib(384));
+        assert_eq!((footprint.guest, footprint.private), (Bytes::kib(552), Bytes::kib(12)));
+    }
+
+    #[test]
+    fn a_file_that_is_odd_or_empty_sums_up_to_what_can_be_read() {
+        for text in ["", "Size: 4 kB\n", "0-1 rw-p\nSize: x kB\nRss:\n"] {
+            assert_eq!(Footprint::of(text, Bytes::mib(1)), Footprint::default(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn resident_pages_are_the_second_number() {
+        let page = rustix::param::page_size() as u64;
+        assert_eq!(parse_statm("100 3 2 1 0 4 0\n"), Some(Bytes(3 * page)));
+        assert_eq!(parse_statm("100"), None);
+    }
+
+    #[test]
+    fn this_process_can_be_measured() {
+        let footprint = Footprint::measure(std::process::id(), Bytes(1 << 50)).unwrap();
+        let resident = resident(std::process::id()).unwrap();
+        assert!(resident.0 > 0 && footprint.guest.0 + footprint.private.0 > 0, "{footprint:?}");
+    }
+}
