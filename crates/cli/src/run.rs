@@ -60,6 +60,9 @@ pub struct RunArgs {
     /// Control socket to listen on [default with --name: NAME.sock in the runtime folder]
     #[arg(long, value_name = "SOCKET")]
     pub api_socket: Option<PathBuf>,
+    /// Give up all rights that the VM's process does not need; off only to debug napa itself [default: on]
+    #[arg(long, value_name = "SWITCH", num_args = 0..=1, default_missing_value = "on")]
+    pub sandbox: Option<Switch>,
 }
 
 /// On or off.
@@ -105,6 +108,7 @@ impl RunArgs {
         replace_optional(&mut config.cmdline, self.cmdline);
         replace(&mut config.console, self.console);
         replace(&mut config.rng, self.rng.map(|switch| switch == Switch::On));
+        replace(&mut config.sandbox, self.sandbox.map(|switch| switch == Switch::On));
         replace(&mut config.on_reboot, self.on_reboot);
         replace(&mut config.stop_timeout_s, self.stop_timeout);
         replace_optional(&mut config.api_socket, self.api_socket);
@@ -207,6 +211,7 @@ mod tests {
             ("cpus", config.cpus.to_string()),
             ("console", config.console.to_string()),
             ("rng", if config.rng { "on" } else { "off" }.to_owned()),
+            ("sandbox", if config.sandbox { "on" } else { "off" }.to_owned()),
             ("on-reboot", config.on_reboot.name().to_owned()),
             ("stop-timeout", config.stop_timeout_s.to_string()),
         ];

@@ -7,7 +7,6 @@ use napa_devices::ports::{self, PortContext};
 use napa_devices::{ExitSink, StopRequest};
 use napa_machine::boot::{KernelImage, Source};
 use napa_machine::{Buses, Machine, PciBus, layout};
-use napa_sys::host::{KvmModule, Root};
 use napa_virtio::pci::{PciFunction, Transport, TransportParts};
 use napa_virtio::{BusDevice, DeviceMonitor, Platform, Threads};
 
@@ -113,7 +112,7 @@ fn load(
         None => KernelImage::Embedded(napa_guest::IMAGE),
     };
     let cmdline = opened.config.effective_cmdline();
-    let runs_ring_0 = || KvmModule::read(&Root::system()) != Some(KvmModule::Pvm);
+    let runs_ring_0 = || opened.runs_ring_0;
     let source =
         Source { kernel, initrd: opened.initrd.as_ref(), cmdline: &cmdline, runs_ring_0: &runs_ring_0 };
     Ok(machine.load(&source, buses)?)

@@ -23,6 +23,7 @@ mod events;
 mod opened;
 mod power;
 mod run;
+mod sandbox;
 mod status;
 mod vcpus;
 

@@ -6,6 +6,7 @@ use napa_api::VmConfig;
 use napa_devices::{ConsoleBackend, ConsoleCommand, Context, catalog};
 use napa_machine::boot::{BootError, ImageFile};
 use napa_machine::{BuildError, DeviceNeed, Hypervisor, Needs, Plan, plan};
+use napa_sys::host::{KvmModule, Root};
 use napa_sys::reactor::Worker;
 use napa_virtio::SharedDevice;
 use napa_virtio::pci::Transport;
@@ -19,6 +20,8 @@ pub struct Opened {
     /// `None`: the embedded guest.
     pub kernel: Option<ImageFile>,
     pub initrd: Option<ImageFile>,
+    /// Whether this host's KVM runs kernel code at full privilege; the embedded guest does not ask.
+    pub runs_ring_0: bool,
     pub console: Arc<ConsoleBackend>,
     pub devices: Vec<Plugged>,
     /// Made once: a guest finds its devices in the same places after a reboot.
@@ -44,6 +47,7 @@ impl Opened {
         let boot_error = |error: BootError| RunError::from(BuildError::from(error));
         let kernel = image("kernel", &config.kernel).map_err(boot_error)?;
         let initrd = image("initrd", &config.initrd).map_err(boot_error)?;
+        let runs_ring_0 = kernel.is_none() || KvmModule::read(&Root::system()) != Some(KvmModule::Pvm);
         let hypervisor = Hypervisor::open()?;
         let (console, worker) = ConsoleBackend::open(&config.console, on_command)?;
         let mut needs = Needs { memory: config.memory, cpus: config.cpus, devices: Vec::new() };
@@ -54,7 +58,8 @@ impl Opened {
             devices.push(Plugged { id: device.id(), device: Arc::new(Mutex::new(device)) });
         }
         let plan = plan(&needs)?;
-        let opened = Self { config: config.clone(), hypervisor, kernel, initrd, console, devices, plan };
+        let config = config.clone();
+        let opened = Self { config, hypervisor, kernel, initrd, runs_ring_0, console, devices, plan };
         Ok((opened, worker))
     }
 }

@@ -10,6 +10,7 @@ use crate::control::{Control, Lifecycle, Outcome, Sources};
 use crate::error::RunError;
 use crate::events::{Event, Events};
 use crate::opened::Opened;
+use crate::sandbox;
 
 /// Signals that the control thread takes: stop, stop, the terminal is gone, its size, back in the foreground.
 const SIGNALS: [i32; 5] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGWINCH, libc::SIGCONT];
@@ -49,6 +50,9 @@ fn start(
         Box::new(move |command| events.post(Event::Console(command)))
     };
     let (opened, console_worker) = Opened::open(config, on_command)?;
+    if config.sandbox {
+        sandbox::close(config)?;
+    }
     let console = std::sync::Arc::clone(&opened.console);
     let threads = Threads::new(handle.clone(), config.cpus);
     let outcome = Outcome::default();

@@ -53,6 +53,8 @@ pub struct VmConfig {
     pub stop_timeout_s: u32,
     /// Control socket to listen on.
     pub api_socket: Option<PathBuf>,
+    /// Whether the VM's process gives up what it does not need before guest code runs. Off: for debugging.
+    pub sandbox: bool,
     /// Socket to the host's Unix sockets.
     pub vsock: Option<VsockConfig>,
     /// Disks, in the order of their PCI slots.
@@ -92,6 +94,7 @@ impl Default for VmConfig {
             on_reboot: OnReboot::Restart,
             stop_timeout_s: 30,
             api_socket: None,
+            sandbox: true,
             vsock: None,
             disks: Vec::new(),
             nets: Vec::new(),

@@ -16,7 +16,7 @@ pub fn config() -> impl Strategy<Value = VmConfig> {
     let boot = (option::of(path()), option::of(path()), option::of("[ -~]{0,40}"));
     let shape = (option::of("[a-zA-Z0-9][a-zA-Z0-9._-]{0,20}"), 0..=1_u64 << 46, any::<u32>());
     let devices = (vec(disk(), 0..3), vec(net(), 0..3), option::of(vsock()), any::<bool>(), console());
-    let control = (any::<bool>(), any::<u32>(), option::of(path()));
+    let control = (any::<bool>(), any::<u32>(), option::of(path()), any::<bool>());
     (shape, boot, devices, control).prop_map(|(shape, boot, devices, control)| VmConfig {
         name: shape.0,
         memory: Bytes(shape.1),
@@ -32,6 +32,7 @@ pub fn config() -> impl Strategy<Value = VmConfig> {
         on_reboot: if control.0 { OnReboot::Restart } else { OnReboot::Exit },
         stop_timeout_s: control.1,
         api_socket: control.2,
+        sandbox: control.3,
     })
 }
 
