@@ -5,7 +5,7 @@ use core::fmt;
 use heapless::Vec;
 
 /// Workloads that one command line can name.
-pub const WORKLOADS_MAX: usize = 8;
+pub const WORKLOADS_MAX: usize = 16;
 
 /// One piece of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -213,7 +213,7 @@ pub fn parse(line: &str) -> Result<Arguments<'_>, BadArgument<'_>> {
         arguments
             .workloads
             .push(workload)
-            .map_err(|_| BadArgument { text, expected: "at most eight workloads" })?;
+            .map_err(|_| BadArgument { text, expected: "at most sixteen workloads" })?;
     }
     Ok(arguments)
 }

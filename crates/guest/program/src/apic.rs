@@ -23,11 +23,13 @@ const COMMAND_LOW: u32 = 0x300;
 const COMMAND_HIGH: u32 = 0x310;
 const LOCAL_TIMER: u32 = 0x320;
 const LOCAL_INTERRUPT_0: u32 = 0x350;
+const LOCAL_INTERRUPT_1: u32 = 0x360;
 const TIMER_INITIAL: u32 = 0x380;
 const TIMER_CURRENT: u32 = 0x390;
 const TIMER_DIVIDE: u32 = 0x3e0;
 
 const ENABLED: u32 = 1 << 8;
+const NON_MASKABLE: u32 = 0x400;
 const MASKED: u32 = 1 << 16;
 const DIVIDE_BY_1: u32 = 0b1011;
 const COMMAND_INIT: u32 = 0x4500;
@@ -65,13 +67,15 @@ pub fn start(wanted: bool, highest_id: u32) {
     start_processor();
 }
 
-/// Switches this processor's APIC on; interrupts of the old controller stay out.
+/// Switches this processor's APIC on; interrupts of the old controller stay out. A non-maskable interrupt ends the guest
+/// as an exception does, with the place where it was: a way to ask a guest that hangs.
 pub fn start_processor() {
     if X2APIC.load(Ordering::Relaxed) {
         let base = read_msr(MSR_APIC_BASE);
         write_msr(MSR_APIC_BASE, base | APIC_BASE_ENABLED | APIC_BASE_X2APIC);
     }
     write(LOCAL_INTERRUPT_0, MASKED);
+    write(LOCAL_INTERRUPT_1, NON_MASKABLE);
     write(TASK_PRIORITY, 0);
     write(SPURIOUS, ENABLED | u32::from(interrupts::VECTOR_SPURIOUS));
 }

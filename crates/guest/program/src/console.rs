@@ -5,8 +5,9 @@ use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 static BUSY: AtomicBool = AtomicBool::new(false);
-/// Looks at a busy line before it is written to nevertheless: its owner may have panicked in the middle.
-const LOOKS_MAX: u32 = 10_000_000;
+static PANICKING: AtomicBool = AtomicBool::new(false);
+/// Looks at a busy line before a panic writes to it nevertheless: its owner may be the one that panics.
+const LOOKS_MAX: u32 = 1_000_000;
 
 /// Collects text and hands it on in pieces.
 struct Buffer {
@@ -36,9 +37,7 @@ impl Write for Buffer {
 
 /// Writes one line.
 pub fn line(text: fmt::Arguments) {
-    let mut looks = 0;
-    while BUSY.swap(true, Ordering::Acquire) && looks < LOOKS_MAX {
-        looks += 1;
+    while BUSY.swap(true, Ordering::Acquire) && !PANICKING.load(Ordering::Relaxed) {
         core::hint::spin_loop();
     }
     let mut buffer = Buffer { bytes: [0; 128], length: 0 };
@@ -47,6 +46,13 @@ pub fn line(text: fmt::Arguments) {
     let _ = buffer.write_str("\r\n");
     buffer.flush();
     BUSY.store(false, Ordering::Release);
+}
+
+/// Waits a while for the line to be free, then takes it from whoever has it: for the last words of a guest.
+pub fn seize() {
+    let free = |_: &u32| !BUSY.load(Ordering::Relaxed);
+    let _ = (0..LOOKS_MAX).inspect(|_| core::hint::spin_loop()).find(free);
+    PANICKING.store(true, Ordering::Relaxed);
 }
 
 /// Writes one line, formatted as by `format!`.

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code, reason = "writes the descriptor table and shares the counters with assembly")]
 
-use crate::{power, print_line, services};
+use crate::{console, power, print_line, services};
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -89,6 +89,7 @@ pub fn sleep_until(mut ready: impl FnMut() -> bool) {
 /// Where an exception goes on, in ring 3 on the panic stack.
 #[unsafe(no_mangle)]
 extern "C" fn exception_main(vector: u64, error: u64, instruction: u64, address: u64, ring: u64) -> ! {
+    console::seize();
     print_line!(
         "FAIL reason=\"exception {vector} in ring {ring} at {instruction:#x}: error {error:#x}, address {address:#x}\""
     );

@@ -40,12 +40,3 @@ pub fn write_u32(port: u16, value: u32) {
     // SAFETY: touches no memory.
     unsafe { asm!("out dx, eax", in("eax") value, in("dx") port, options(nomem, nostack, preserves_flags)) };
 }
-
-/// Writes `bytes` to one port with one instruction, which hosts take as one exit.
-pub fn write_bytes(port: u16, bytes: &[u8]) {
-    // SAFETY: reads `bytes` alone; the direction flag is clear.
-    unsafe {
-        asm!("rep outsb", in("dx") port, inout("rsi") bytes.as_ptr() => _, inout("rcx") bytes.len() => _,
-            options(readonly, nostack, preserves_flags));
-    }
-}

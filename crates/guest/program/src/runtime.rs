@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code, reason = "the memory functions are defined by raw pointers")]
 
-use crate::{power, print_line};
+use crate::{console, power, print_line};
 use core::arch::asm;
 use core::panic::PanicInfo;
 
@@ -77,6 +77,7 @@ extern "C" fn rust_eh_personality() {}
 
 #[panic_handler]
 fn panic(info: &PanicInfo) -> ! {
+    console::seize();
     match info.location() {
         Some(place) => {
             print_line!("FAIL reason=\"panic at {}:{}: {}\"", place.file(), place.line(), info.message())

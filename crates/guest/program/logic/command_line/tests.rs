@@ -122,7 +122,9 @@ fn bad_keys_are_refused() {
     {
         assert!(parse(line).is_err(), "{line}");
     }
-    assert!(parse("workload=hello+hello+hello+hello+hello+hello+hello+hello+hello").is_err());
+    assert!(parse("workload=hello+hello+hello+hello+hello+hello+hello+hello+hello").is_ok());
+    let seventeen = format!("workload=hello{}", "+hello".repeat(16));
+    assert_eq!(parse(&seventeen).map_err(|error| error.expected), Err("at most sixteen workloads"));
 }
 
 proptest! {

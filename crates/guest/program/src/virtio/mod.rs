@@ -1,4 +1,7 @@
 //! Virtio devices over PCI, modern interface only, one MSI-X vector per queue (VIRTIO 1.3 §4.1).
+//!
+//! The drivers are our own: those to be had as a library know no MSI-X vectors, fix the length of queues when they are
+//! compiled, and keep too few requests under way to load a host's disk.
 
 pub mod block;
 pub mod console;
