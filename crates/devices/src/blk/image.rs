@@ -47,16 +47,16 @@ pub(super) enum ImageError {
     ReadOnlyFileSystem,
     #[error("is in use: mounted, or the disk of another VM; free it, or add `readonly` to the disk")]
     Busy,
-    #[error("its file system refuses direct I/O; add `cache=writeback` to the disk")]
+    #[error("lies on a file system that refuses direct I/O; add `cache=writeback` to the disk")]
     NoDirect,
     #[error("is empty; `truncate -s 10G FILE` gives an image a size")]
     Empty,
     #[error(
-        "its size, {0} bytes, is not a multiple of 512; `truncate -s %512 FILE` rounds it up if it is a raw image"
+        "has {0} bytes, not a multiple of 512; `truncate -s %512 FILE` rounds it up if it is a raw image"
     )]
     Size(u64),
     #[error(
-        "its size, {0} bytes, is not a multiple of the {1} bytes that direct I/O needs; add `cache=writeback`"
+        "has {0} bytes, not a multiple of the {1} that direct I/O needs; add `cache=writeback` to the disk"
     )]
     DirectSize(u64, u64),
     #[error("is a qcow2 image, and only raw ones can be used; `qemu-img convert -O raw OLD NEW` converts it")]
