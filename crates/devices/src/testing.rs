@@ -1,5 +1,6 @@
 //! A driver without a guest: one virtqueue in ordinary memory, seen from both sides.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -70,6 +71,8 @@ impl Bench {
             next_descriptor: 0,
             available: 0,
             used: 0,
+            offered: HashMap::new(),
+            strays: Vec::new(),
         };
         (driver, Queue::new(ring, Arc::clone(&self.ram), doorbell, interrupt, self.health.clone()))
     }
@@ -107,6 +110,10 @@ pub struct Driver {
     next_descriptor: u16,
     available: u16,
     used: u16,
+    /// How often each head is with the device.
+    offered: HashMap<u16, u32>,
+    /// Heads that came back without being with the device.
+    pub strays: Vec<u16>,
 }
 
 impl Driver {
@@ -134,6 +141,7 @@ impl Driver {
         let ring = self.address + AREA_BYTES;
         let entry = GuestAddress(ring + 4 + u64::from(self.available % self.size) * 2);
         self.ram.write_obj(head, entry).unwrap();
+        *self.offered.entry(head).or_default() += 1;
         self.available = self.available.wrapping_add(1);
         self.ram.store(self.available, GuestAddress(ring + 2), Ordering::Release).unwrap();
     }
@@ -153,6 +161,10 @@ impl Driver {
         let entry = GuestAddress(ring + 4 + u64::from(self.used % self.size) * 8);
         let [head, written]: [u32; 2] = self.ram.read_obj(entry).unwrap();
         self.used = self.used.wrapping_add(1);
+        match self.offered.get_mut(&(head as u16)) {
+            Some(count @ 1..) => *count -= 1,
+            _ => self.strays.push(head as u16),
+        }
         Some((head as u16, written))
     }
 

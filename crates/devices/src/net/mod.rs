@@ -86,17 +86,21 @@ impl Net {
         })
     }
 
+    /// One queue takes part, until the driver asks for more, and frames need what the driver takes.
     fn prepare_tap(&self, features: u64) -> Result<(), DeviceError> {
-        let failed = |what: &str, error: std::io::Error| DeviceError {
-            device: self.name.to_string(),
-            problem: format!("cannot set the {what} of its tap: {error}"),
-        };
-        // A tap that was removed has no offloads; the card lives on without a link.
-        if self.link_is_up.load(Ordering::Acquire) {
-            self.tap.activate(1).map_err(|error| failed("queues", error))?;
-            self.tap.set_offloads(tap_offloads(features)).map_err(|error| failed("offloads", error))?;
+        let prepared = self.tap.activate(1).and_then(|()| self.tap.set_offloads(tap_offloads(features)));
+        match prepared {
+            // The card lives on without a link.
+            Err(_) if self.tap.queue(0).is_gone() => {
+                self.link_is_up.store(false, Ordering::Release);
+                Ok(())
+            }
+            Err(error) => Err(DeviceError {
+                device: self.name.to_string(),
+                problem: format!("cannot set the queues and offloads of its tap: {error}"),
+            }),
+            Ok(()) => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Posted {
     buffers: VecDeque<Posting>,
     /// The memory of all buffers in order.
     room: Buffers,
+    /// Bytes of all buffers.
+    bytes: u64,
     /// The memory of the buffer that is being popped.
     popped: Buffers,
 }
@@ -49,7 +51,13 @@ struct Posting {
 impl Posted {
     /// No buffers yet.
     pub fn new(layout: Layout) -> Self {
-        Self { layout, buffers: VecDeque::new(), room: Buffers::default(), popped: Buffers::default() }
+        Self {
+            layout,
+            buffers: VecDeque::new(),
+            room: Buffers::default(),
+            bytes: 0,
+            popped: Buffers::default(),
+        }
     }
 
     /// Pops buffers until a frame of `bytes` fits, as far as there are any.
@@ -68,6 +76,7 @@ impl Posted {
                 return Err(PostedError::Short(bytes));
             }
             self.room.writable.append(&mut self.popped.writable);
+            self.bytes += bytes;
             self.buffers.push_back(Posting { head: chain.head_index(), vectors, bytes });
         }
         Ok(())
@@ -86,17 +95,17 @@ impl Posted {
 
     /// The memory that the next frame may take.
     pub fn frame_room(&self) -> FrameRoom {
-        match (self.layout, self.buffers.front()) {
-            (_, None) => FrameRoom { vectors: 0, bytes: 0 },
-            (Layout::Single, Some(first)) => {
-                let vectors = first.vectors.min(READ_VECTORS_MAX);
-                FrameRoom { vectors, bytes: self.bytes_of(vectors) }
-            }
-            (Layout::Mergeable, Some(_)) => {
-                let vectors = self.room.writable.len().min(READ_VECTORS_MAX);
-                FrameRoom { vectors, bytes: self.bytes_of(vectors) }
-            }
+        let vectors = match (self.layout, self.buffers.front()) {
+            (_, None) => 0,
+            (Layout::Single, Some(first)) => first.vectors,
+            (Layout::Mergeable, Some(_)) => self.room.writable.len(),
+        };
+        if vectors == self.room.writable.len() && vectors <= READ_VECTORS_MAX {
+            return FrameRoom { vectors, bytes: self.bytes };
         }
+        let vectors = vectors.min(READ_VECTORS_MAX);
+        let bytes = self.room.writable[..vectors].iter().map(|vector| vector.iov_len as u64).sum();
+        FrameRoom { vectors, bytes }
     }
 
     /// The memory itself, to be read into from its front.
@@ -115,6 +124,7 @@ impl Posted {
             let written = rest.min(buffer.bytes);
             rest -= written;
             vectors += buffer.vectors;
+            self.bytes -= buffer.bytes;
             used.push((buffer.head, written as u32));
         }
         assert!(rest == 0, "a frame was laid past the buffers that hold it");
@@ -123,10 +133,6 @@ impl Posted {
             self.room.write_at(FLAGS_OFFSET, &[0]);
         }
         self.room.writable.drain(..vectors);
-    }
-
-    fn bytes_of(&self, vectors: usize) -> u64 {
-        self.room.writable[..vectors].iter().map(|vector| vector.iov_len as u64).sum()
     }
 }
 

@@ -43,7 +43,15 @@ pub struct Card {
 impl Card {
     /// A card whose driver accepts `features` of what it offers.
     pub fn start(config: &VmConfig, features: u64) -> Self {
-        let mut device = Net::open(config, 0).unwrap();
+        Self::activate(Self::open(config), features)
+    }
+
+    pub fn open(config: &VmConfig) -> Net {
+        Net::open(config, 0).unwrap()
+    }
+
+    /// A driver takes `device` over.
+    pub fn activate(mut device: Net, features: u64) -> Self {
         let bench = Bench::new(&ram(RAM_MIB));
         let (drivers, queues): (Vec<_>, Vec<_>) = (0..device.queue_sizes().len())
             .map(|index| bench.queue(index as u64 * QUEUE_BYTES, SIZE))

@@ -60,16 +60,25 @@ fn commit(card: &mut Card, queue: usize, mischief: Mischief) {
 #[test]
 fn no_driver_stops_the_device() {
     in_namespace(|| {
-        let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(200));
+        let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+            cases: 200,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        });
         let sequences = prop::collection::vec(mischief(), 1..60);
         let result = runner.run(&(sequences, any::<u64>()), |(sequence, features)| {
             let mut card = Card::start(&config("t", Some(2)), features);
+            let scribbled = sequence.iter().any(|(_, mischief)| matches!(mischief, Mischief::Scribble(..)));
             for (queue, mischief) in sequence {
                 commit(&mut card, queue, mischief);
             }
             card.queues.iter().for_each(|driver| driver.kick());
             // The workers still leave when asked to, and dropping the card finds their threads alive.
             card.stop();
+            for driver in &mut card.queues {
+                while !scribbled && driver.used().is_some() {}
+                prop_assert!(driver.strays.is_empty(), "{:?}", driver.strays);
+            }
             Ok(())
         });
         result.unwrap();

@@ -242,6 +242,15 @@ fn the_link_goes_down_when_the_tap_is_removed() {
         card.send(TRANSMIT, &experiment(60));
         assert!(!card.bench.needs_reset());
     });
+    in_namespace(|| {
+        let device = Card::open(&config("t", Some(2)));
+        remove("t");
+        let mut card = Card::activate(device, ALL);
+        card.send(TRANSMIT, &experiment(60));
+        let mut status = [0xff; 2];
+        card.device.read_config(6, &mut status);
+        assert_eq!(status, [0; 2], "a driver that comes later finds no link");
+    });
 }
 
 #[test]
