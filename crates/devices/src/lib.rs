@@ -13,6 +13,7 @@ pub mod ports;
 pub mod rng;
 pub mod serial;
 pub mod terminal;
+pub mod vsock;
 
 mod exit_port;
 mod i8042;
