@@ -1,4 +1,5 @@
 //! The embedded guest on this host's KVM, from the command line: exit codes, and the verbs of a running VM.
+#![allow(clippy::unwrap_used)] // A test ends where its preparation fails.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
