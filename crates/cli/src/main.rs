@@ -6,10 +6,13 @@
 
 mod client;
 mod command;
+mod demo;
 mod doctor;
 mod error;
 mod features;
+mod figures;
 mod guest_image;
+mod guests;
 mod output;
 mod reference;
 mod run;
@@ -32,6 +35,7 @@ fn perform(verb: Verb) -> Result<ExitCode, error::Error> {
 
 fn perform_other(verb: OtherVerb) -> Result<ExitCode, error::Error> {
     match verb {
+        OtherVerb::Demo(arguments) => demo::demo(&arguments),
         OtherVerb::Features(arguments) => features::features(&arguments),
         OtherVerb::Doctor(arguments) => doctor::doctor(&arguments),
         OtherVerb::Status(arguments) => client::status(&arguments),

@@ -247,10 +247,11 @@ mod tests {
             guest.state().clone()
         };
         assert_eq!(end(good(), Gone::Code(0), None, false), State::Verified);
-        let failed = |guest, gone, complaint, killed, expected: &str| match end(guest, gone, complaint, killed) {
-            State::Failed(reason) => assert!(reason.contains(expected), "{reason}"),
-            state => panic!("{state:?}"),
-        };
+        let failed =
+            |guest, gone, complaint, killed, expected: &str| match end(guest, gone, complaint, killed) {
+                State::Failed(reason) => assert!(reason.contains(expected), "{reason}"),
+                state => panic!("{state:?}"),
+            };
         let said = "napa: zipf-2: a vCPU met a triple fault";
         failed(good(), Gone::Code(82), Some(said), false, "triple fault");
         failed(good(), Gone::Code(7), None, false, "exit code 7");

@@ -66,7 +66,9 @@ pub struct GuestPlan {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// Less memory than the guests need.
-    #[error("--memory {memory} is too little for {guests} guests: {needed} is the least, or ask for fewer --guests")]
+    #[error(
+        "--memory {memory} is too little for {guests} guests: {needed} is the least, or ask for fewer --guests"
+    )]
     TooLittle {
         /// What was asked for.
         memory: Bytes,
@@ -76,7 +78,9 @@ pub enum PlanError {
         needed: Bytes,
     },
     /// More memory than the host can give without harm to others.
-    #[error("--memory {memory} is more than three quarters of what this host has available ({available} MiB): ask for {most}M or less")]
+    #[error(
+        "--memory {memory} is more than three quarters of what this host has available ({available} MiB): ask for {most}M or less"
+    )]
     TooMuch {
         /// What was asked for.
         memory: Bytes,
@@ -86,7 +90,9 @@ pub enum PlanError {
         most: u64,
     },
     /// The host is too small for the guests.
-    #[error("this host has {available} MiB available, too little for {guests} guests: ask for fewer --guests, or end other programs")]
+    #[error(
+        "this host has {available} MiB available, too little for {guests} guests: ask for fewer --guests, or end other programs"
+    )]
     HostTooSmall {
         /// What is available, in MiB.
         available: u64,
@@ -108,7 +114,8 @@ pub fn plan(wish: Wish, host: Host) -> Result<Plan, PlanError> {
     let weights: Vec<u64> = kinds(guests).map(|kind| kind.weight).collect();
     let sizes = sizes(memory, &weights);
     let guests = (1..=guests).zip(kinds(guests)).zip(sizes);
-    let guests = guests.map(|((number, kind), size)| kind.guest(number, size, wish.duration_s, host)).collect();
+    let guests =
+        guests.map(|((number, kind), size)| kind.guest(number, size, wish.duration_s, host)).collect();
     Ok(Plan { guests, duration_s: wish.duration_s })
 }
 
@@ -250,10 +257,25 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_with_a_way_out() {
         for (guests, memory, host, expected) in [
-            (Some(8), Some(Bytes::mib(100)), HOST, "--memory 100M is too little for 8 guests: 128M is the least"),
-            (None, Some(Bytes::gib(7)), HOST, "more than three quarters of what this host has available (8192 MiB): ask for 6144M or less"),
+            (
+                Some(8),
+                Some(Bytes::mib(100)),
+                HOST,
+                "--memory 100M is too little for 8 guests: 128M is the least",
+            ),
+            (
+                None,
+                Some(Bytes::gib(7)),
+                HOST,
+                "more than three quarters of what this host has available (8192 MiB): ask for 6144M or less",
+            ),
             (Some(1000), None, HOST, "8192 MiB available, too little for 1000 guests"),
-            (None, None, Host { cpus: 64, available: Bytes::mib(40) }, "40 MiB available, too little for 1 guests"),
+            (
+                None,
+                None,
+                Host { cpus: 64, available: Bytes::mib(40) },
+                "40 MiB available, too little for 1 guests",
+            ),
         ] {
             let error = plan(Wish { guests, memory, ..WISH }, host).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

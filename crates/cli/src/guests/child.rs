@@ -148,7 +148,8 @@ impl GuestProcess {
         });
         if sent.is_err() {
             // It is starting or ending: a signal asks for the same.
-            let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), Signal::TERM);
+            let _ =
+                rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), Signal::TERM);
         }
     }
 

@@ -42,16 +42,15 @@ impl Footprint {
         Ok(Self::of(&fs::read_to_string(format!("/proc/{pid}/smaps"))?, memory))
     }
 
-    /// Sums a text of `/proc/PID/smaps` up. Guest RAM is recognised by its size: the largest mappings that
-    /// are needed to hold `memory`.
+    /// Sums a text of `/proc/PID/smaps` up. Guest RAM is recognised by its size: the largest mappings of
+    /// writable, nameless memory that `memory` is made of.
     pub fn of(smaps: &str, memory: Bytes) -> Self {
         let mut mappings = mappings(smaps);
         mappings.sort_by_key(|mapping| std::cmp::Reverse(mapping.size));
-        let (mut sum, mut found) = (Self::default(), 0);
+        let (mut sum, mut missing) = (Self::default(), memory.0);
         for mapping in &mappings {
-            let is_guest = found < memory.0 && mapping.size.0 >= GUEST_PIECE_MIN.min(memory.0);
-            if is_guest {
-                found += mapping.size.0;
+            if mapping.could_be_ram && mapping.size.0 <= missing {
+                missing -= mapping.size.0;
                 sum.guest.0 += mapping.resident.0;
             } else {
                 sum.private.0 += mapping.private.0;
@@ -63,11 +62,9 @@ impl Footprint {
     }
 }
 
-/// No piece of guest RAM is smaller, unless the guest is: the machine's layout splits RAM at gigabytes only.
-const GUEST_PIECE_MIN: u64 = 1 << 20;
-
 #[derive(Clone, Copy, Debug, Default)]
 struct Mapping {
+    could_be_ram: bool,
     size: Bytes,
     resident: Bytes,
     private: Bytes,
@@ -81,7 +78,7 @@ fn mappings(smaps: &str) -> Vec<Mapping> {
     for line in smaps.lines() {
         let (name, rest) = line.split_once(' ').unwrap_or((line, ""));
         let Some(name) = name.strip_suffix(':') else {
-            mappings.push(Mapping::default());
+            mappings.push(Mapping { could_be_ram: could_be_ram(line), ..Mapping::default() });
             continue;
         };
         let kib = rest.trim().strip_suffix("kB").and_then(|number| number.trim().parse().ok());
@@ -97,6 +94,12 @@ fn mappings(smaps: &str) -> Vec<Mapping> {
         place.0 += Bytes::kib(kib).0;
     }
     mappings
+}
+
+/// Addresses, permissions, offset, device, inode, and no name.
+fn could_be_ram(first_line: &str) -> bool {
+    let mut words = first_line.split_whitespace();
+    words.nth(1).is_some_and(|permissions| permissions.starts_with("rw")) && words.count() == 3
 }
 
 #[cfg(test)]
@@ -141,11 +144,17 @@ Anonymous:            40 kB
     }
 
     #[test]
+    fn a_larger_reservation_is_not_guest_ram() {
+        let reserved = "7f1000000000-7f1010000000 ---p 00000000 00:00 0\nSize: 262144 kB\n";
+        let smaps = format!("{SMAPS}{reserved}{}", reserved.replace("---p", "rw-p"));
+        assert_eq!(Footprint::of(&smaps, Bytes::mib(128)), Footprint::of(SMAPS, Bytes::mib(128)));
+    }
+
+    #[test]
     fn guest_ram_may_be_in_two_pieces() {
-        let smaps = SMAPS.replace("00000000 00:00 0                          [heap]", "00000000 00:00 0").replace(
-            "Size:                132 kB",
-            "Size:             262144 kB",
-        );
+        let smaps = SMAPS
+            .replace("00000000 00:00 0                          [heap]", "00000000 00:00 0")
+            .replace("Size:                132 kB", "Size:             262144 kB");
         let footprint = Footprint::of(&smaps, Bytes::mib(384));
         assert_eq!((footprint.guest, footprint.private), (Bytes::kib(552), Bytes::kib(12)));
     }
