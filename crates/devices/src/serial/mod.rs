@@ -44,30 +44,30 @@ impl Serial {
 
     fn read_register(&self, register: u8) -> u8 {
         let mut uart = self.uart();
-        let was_waiting = uart.has_received();
+        let before = InputState::of(&uart);
         let value = uart.read(register, self.transmitter());
         self.interrupt_if_due(&mut uart);
-        let has_room_again = was_waiting && !uart.has_received();
-        drop(uart);
-        if has_room_again {
-            self.backend.input_room();
-        }
+        self.tell_input(before, uart);
         value
     }
 
     fn write_register(&self, register: u8, value: u8) {
         let mut uart = self.uart();
-        let listened = uart.listens();
-        let was_waiting = uart.has_received();
+        let before = InputState::of(&uart);
         if let Some(byte) = uart.write(register, value, self.transmitter()) {
             // The lock is held so that two vCPUs' bytes leave in the order in which they were accepted.
             self.backend.write_or_drop(ConsoleKind::Serial, &[byte]);
             uart.transmitted(self.transmitter());
         }
         self.interrupt_if_due(&mut uart);
-        let input_changed = uart.listens() != listened || (was_waiting && !uart.has_received());
+        self.tell_input(before, uart);
+    }
+
+    /// Tells the back end if input that it holds may find its way now.
+    fn tell_input(&self, before: InputState, uart: MutexGuard<'_, Uart>) {
+        let now = InputState::of(&uart);
         drop(uart);
-        if input_changed {
+        if now.listens != before.listens || (before.waits && !now.waits) {
             self.backend.input_room();
         }
     }
@@ -81,6 +81,18 @@ impl Serial {
 
     fn uart(&self) -> MutexGuard<'_, Uart> {
         self.uart.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the back end wants to know of the port.
+struct InputState {
+    listens: bool,
+    waits: bool,
+}
+
+impl InputState {
+    fn of(uart: &Uart) -> Self {
+        Self { listens: uart.listens(), waits: uart.has_received() }
     }
 }
 

@@ -129,6 +129,26 @@ fn a_paste_arrives_whole_whatever_the_size_of_the_fifo() {
 }
 
 #[test]
+fn what_is_typed_before_the_driver_listens_is_not_lost() {
+    let mut bench = Bench::new();
+    bench.piped.input.write_all(b"early").unwrap();
+    bench.write(DATA, b'>');
+    assert_eq!(bench.piped.read(1), b">");
+    let console: &dyn Console = bench.serial.as_ref();
+    assert_eq!(console.input(b"x"), 0);
+    // A driver that sets the port up: clears FIFOs and registers, listens, switches the FIFOs on.
+    bench.write(IIR_FCR, 0x07);
+    bench.write(IIR_FCR, 0x00);
+    for register in [LSR, DATA, IIR_FCR, MSR] {
+        bench.read(register);
+    }
+    bench.write(IER, 0x05);
+    bench.write(IIR_FCR, 0x01);
+    bench.write(IIR_FCR, 0x81);
+    assert_eq!([(); 5].map(|()| bench.receive()), *b"early");
+}
+
+#[test]
 fn input_interrupts_once_until_it_is_read() {
     let bench = Bench::new();
     bench.write(IIR_FCR, 0x81);

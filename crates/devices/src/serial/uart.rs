@@ -5,6 +5,9 @@
 
 /// Entries of the receive FIFO; one when FIFOs are off.
 const FIFO_BYTES: usize = 16;
+/// A driver that looks so often for input, and does nothing else between, wants some. Probing a port or
+/// sending a byte takes fewer looks.
+const LOOKS_MIN: u8 = 32;
 
 mod register {
     pub const DATA: u8 = 0;
@@ -86,6 +89,8 @@ pub(super) struct Uart {
     scratch: u8,
     received: Fifo,
     has_overrun: bool,
+    /// How often the driver has looked for input since it did something else.
+    looks: u8,
     /// The transmitter ran empty and nobody has been told.
     is_empty_due: bool,
     /// The interrupt line, as last reported by [`take_edge`](Self::take_edge).
@@ -105,6 +110,7 @@ impl Default for Uart {
             scratch: 0,
             received: Fifo::default(),
             has_overrun: false,
+            looks: 0,
             is_empty_due: false,
             line: false,
         }
@@ -135,6 +141,7 @@ impl Uart {
     /// [`transmitted`](Self::transmitted).
     pub fn write(&mut self, register: u8, value: u8, transmitter: Transmitter) -> Option<u8> {
         let divisor_access = self.line_control & DIVISOR_ACCESS != 0;
+        self.looks = 0;
         match register {
             register::DATA | register::INTERRUPT_ENABLE if divisor_access => {
                 self.divisor[usize::from(register)] = value;
@@ -151,10 +158,11 @@ impl Uart {
         None
     }
 
-    /// Takes bytes from the line as far as there is room; returns how many.
+    /// Takes bytes from the line as far as there is room; returns how many. A driver that does not listen
+    /// yet would throw them away when it sets the port up, so they wait outside.
     pub fn receive(&mut self, bytes: &[u8]) -> usize {
-        // In loopback the line is disconnected; what it brings waits outside.
-        let room = if self.is_loopback() { 0 } else { self.capacity().saturating_sub(self.received.len()) };
+        let is_connected = self.listens() && !self.is_loopback();
+        let room = if is_connected { self.capacity().saturating_sub(self.received.len()) } else { 0 };
         let count = bytes.len().min(room);
         bytes[..count].iter().for_each(|byte| self.received.push(*byte));
         count
@@ -165,9 +173,9 @@ impl Uart {
         self.is_empty_due = transmitter == Transmitter::Idle;
     }
 
-    /// Whether the driver asked to be told of received bytes.
+    /// Whether the driver asked to be told of received bytes, or looks for them by itself.
     pub fn listens(&self) -> bool {
-        self.interrupt_enable & enable::RECEIVED != 0
+        self.interrupt_enable & enable::RECEIVED != 0 || self.looks >= LOOKS_MIN
     }
 
     /// Whether received bytes wait for the driver.
@@ -218,6 +226,8 @@ impl Uart {
         }
         if transmitter == Transmitter::Idle || self.is_loopback() {
             status |= line_status::HOLDING_EMPTY | line_status::TRANSMITTER_EMPTY;
+            // While the transmitter is busy the driver may be looking at that.
+            self.looks = self.looks.saturating_add(1);
         }
         status
     }
@@ -246,8 +256,9 @@ impl Uart {
     }
 
     fn write_fifo_control(&mut self, value: u8) {
-        let switches_fifos = (value ^ self.fifo_control) & fifo_control::ENABLE != 0;
-        if switches_fifos || value & fifo_control::CLEAR_RECEIVE != 0 {
+        // The chip clears its FIFOs when they are switched, too. Drivers switch them on when they listen
+        // already, and a byte that came in between would be lost.
+        if value & fifo_control::CLEAR_RECEIVE != 0 {
             self.received = Fifo::default();
         }
         // Without its enable bit no other bit of the register is taken.
