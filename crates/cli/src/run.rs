@@ -1,6 +1,6 @@
 //! `napa run`: words and a file become a configuration, and that a VM.
 
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -11,6 +11,9 @@ use napa_units::Bytes;
 use napa_vmm::RunError;
 
 use crate::error::Error;
+
+/// The largest file that is read as a configuration, in bytes: a thousand times one with every key.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
 
 /// The flags of a VM. A flag that is not given leaves what the file says, or the default.
 #[derive(Args, Debug, Default)]
@@ -24,6 +27,9 @@ pub struct RunArgs {
     /// Guest memory: a number and one of K, M, G, T [default: 128M]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<Bytes>,
+    /// Back guest memory with transparent huge pages where the kernel can [default: on]
+    #[arg(long, value_name = "SWITCH", num_args = 0..=1, default_missing_value = "on")]
+    pub huge_pages: Option<Switch>,
     /// Number of vCPUs, 1 to 64 [default: 1]
     #[arg(long, value_name = "COUNT")]
     pub cpus: Option<u32>,
@@ -76,7 +82,7 @@ pub enum Switch {
 
 /// Runs a VM until it ends.
 pub fn run(arguments: RunArgs) -> Result<ExitCode, Error> {
-    let config = arguments.into_config(|path| std::fs::read_to_string(path))?;
+    let config = arguments.into_config(read_bounded)?;
     let config = with_control_socket(config)?;
     config.check().map_err(Error::bad_input)?;
     let exit = start(&config)?;
@@ -108,6 +114,7 @@ impl RunArgs {
         replace_optional(&mut config.cmdline, self.cmdline);
         replace(&mut config.console, self.console);
         replace(&mut config.rng, self.rng.map(|switch| switch == Switch::On));
+        replace(&mut config.huge_pages, self.huge_pages.map(|switch| switch == Switch::On));
         replace(&mut config.sandbox, self.sandbox.map(|switch| switch == Switch::On));
         replace(&mut config.on_reboot, self.on_reboot);
         replace(&mut config.stop_timeout_s, self.stop_timeout);
@@ -127,6 +134,16 @@ fn read_config(path: &Path, read: impl FnOnce(&Path) -> io::Result<String>) -> R
     VmConfig::from_toml(&text).map_err(|error| Error::bad_input(format!("--config {shown}: {error}")))
 }
 
+/// Reads a file that may turn out to be a device without an end.
+fn read_bounded(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(CONFIG_BYTES_MAX + 1).read_to_string(&mut text)?;
+    match text.len() as u64 {
+        length if length > CONFIG_BYTES_MAX => Err(io::ErrorKind::FileTooLarge.into()),
+        _ => Ok(text),
+    }
+}
+
 /// Says in the user's words what the kernel said in its own.
 fn explain(error: &io::Error) -> String {
     match error.kind() {
@@ -135,6 +152,7 @@ fn explain(error: &io::Error) -> String {
             "you may not read it: run napa as its owner, or change its mode".into()
         }
         io::ErrorKind::IsADirectory => "it is a folder: name the TOML file in it".into(),
+        io::ErrorKind::FileTooLarge => format!("it has more than {CONFIG_BYTES_MAX} bytes: name a TOML file"),
         io::ErrorKind::InvalidData => "it is not text: name a TOML file in UTF-8".into(),
         _ => error.to_string(),
     }
@@ -211,6 +229,7 @@ mod tests {
             ("cpus", config.cpus.to_string()),
             ("console", config.console.to_string()),
             ("rng", if config.rng { "on" } else { "off" }.to_owned()),
+            ("huge-pages", if config.huge_pages { "on" } else { "off" }.to_owned()),
             ("sandbox", if config.sandbox { "on" } else { "off" }.to_owned()),
             ("on-reboot", config.on_reboot.name().to_owned()),
             ("stop-timeout", config.stop_timeout_s.to_string()),

@@ -4,6 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
+use kvm_bindings::kvm_run;
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use napa_memory::GuestRam;
 
@@ -41,7 +42,26 @@ pub struct Vcpu {
     fd: VcpuFd,
     id: u32,
     buses: Arc<Buses>,
+    page: RunPage,
     _keeps: Arc<Keeps>,
+}
+
+/// The page that KVM shares with us for one vCPU, for what the crate does not show of an exit.
+struct RunPage(*const kvm_run);
+
+// SAFETY: the page belongs to the vCPU, which goes from thread to thread as a whole.
+unsafe impl Send for RunPage {}
+
+impl RunPage {
+    /// Bytes of one item of the port access that ended the last run: a string instruction has several.
+    fn io_size(&self) -> usize {
+        // SAFETY: the page is mapped while the vCPU's descriptor, a sibling of this field, lives; KVM writes to it
+        // only inside KVM_RUN.
+        let exit = unsafe { &(*self.0).__bindgen_anon_1 };
+        // SAFETY: KVM fills this member when the exit reason is KVM_EXIT_IO; other bytes would be numbers too.
+        let size = unsafe { exit.io }.size;
+        usize::from(size).max(1)
+    }
 }
 
 /// What a machine has to keep while any of its vCPUs may run.
@@ -53,8 +73,9 @@ pub(crate) struct Keeps {
 }
 
 impl Vcpu {
-    pub(crate) fn new(fd: VcpuFd, id: u32, buses: Arc<Buses>, keeps: Arc<Keeps>) -> Self {
-        Self { fd, id, buses, _keeps: keeps }
+    pub(crate) fn new(mut fd: VcpuFd, id: u32, buses: Arc<Buses>, keeps: Arc<Keeps>) -> Self {
+        let page = RunPage(fd.get_kvm_run());
+        Self { fd, id, buses, page, _keeps: keeps }
     }
 
     /// Number of the vCPU, which is its APIC id.
@@ -79,8 +100,12 @@ impl Vcpu {
     pub fn run(&mut self) -> Result<Step, VcpuError> {
         loop {
             match self.fd.run() {
-                Ok(VcpuExit::IoIn(port, data)) => self.buses.port_read(port, data),
-                Ok(VcpuExit::IoOut(port, data)) => self.buses.port_write(port, data),
+                Ok(VcpuExit::IoIn(port, data)) => {
+                    data.chunks_mut(self.page.io_size()).for_each(|item| self.buses.port_read(port, item));
+                }
+                Ok(VcpuExit::IoOut(port, data)) => {
+                    data.chunks(self.page.io_size()).for_each(|item| self.buses.port_write(port, item));
+                }
                 Ok(VcpuExit::MmioRead(address, data)) => self.buses.memory_read(address, data),
                 Ok(VcpuExit::MmioWrite(address, data)) => self.buses.memory_write(address, data),
                 Ok(VcpuExit::Shutdown) => return Ok(Step::TripleFault),

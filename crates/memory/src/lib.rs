@@ -5,4 +5,4 @@
 
 mod ram;
 
-pub use ram::{GuestRam, RamError, RamRegion, allocate, host_address};
+pub use ram::{GuestRam, RamError, RamRegion, allocate, host_address, prefer_huge_pages};

@@ -7,6 +7,7 @@ use napa_devices::ports::{self, PortContext};
 use napa_devices::{ExitSink, StopRequest};
 use napa_machine::boot::{KernelImage, Source};
 use napa_machine::{Buses, Machine, PciBus, layout};
+use napa_memory::prefer_huge_pages;
 use napa_virtio::pci::{PciFunction, Transport, TransportParts};
 use napa_virtio::{BusDevice, DeviceMonitor, Platform, Threads};
 
@@ -29,6 +30,9 @@ pub struct Assembly {
 /// Builds the machine and starts its vCPUs.
 pub fn assemble(opened: &Opened, events: &Events, threads: &Threads) -> Result<Assembly, RunError> {
     let machine = Machine::build(&opened.hypervisor, opened.plan.clone())?;
+    if opened.config.huge_pages {
+        prefer_huge_pages(machine.ram());
+    }
     let sink: ExitSink = {
         let events = events.clone();
         Arc::new(move |exit| events.post(Event::Ended(exit)))

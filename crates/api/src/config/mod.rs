@@ -34,6 +34,8 @@ pub struct VmConfig {
     pub name: Option<String>,
     /// Guest memory; a multiple of 4 KiB.
     pub memory: Bytes,
+    /// Whether guest memory is backed with transparent huge pages where the kernel can.
+    pub huge_pages: bool,
     /// Number of vCPUs, 1 to 64.
     pub cpus: u32,
     /// Kernel image (ELF with a PVH note, or bzImage). `None`: the embedded guest.
@@ -85,6 +87,7 @@ impl Default for VmConfig {
         Self {
             name: None,
             memory: Bytes::mib(128),
+            huge_pages: true,
             cpus: 1,
             kernel: None,
             initrd: None,

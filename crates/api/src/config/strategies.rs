@@ -14,13 +14,14 @@ use super::{
 /// Any configuration whose words have the right shape; whether they contradict each other is another matter.
 pub fn config() -> impl Strategy<Value = VmConfig> {
     let boot = (option::of(path()), option::of(path()), option::of("[ -~]{0,40}"));
-    let shape = (option::of("[a-zA-Z0-9][a-zA-Z0-9._-]{0,20}"), 0..=1_u64 << 46, any::<u32>());
+    let shape = (option::of("[a-zA-Z0-9][a-zA-Z0-9._-]{0,20}"), 0..=1_u64 << 46, any::<u32>(), any::<bool>());
     let devices = (vec(disk(), 0..3), vec(net(), 0..3), option::of(vsock()), any::<bool>(), console());
     let control = (any::<bool>(), any::<u32>(), option::of(path()), any::<bool>());
     (shape, boot, devices, control).prop_map(|(shape, boot, devices, control)| VmConfig {
         name: shape.0,
         memory: Bytes(shape.1),
         cpus: shape.2,
+        huge_pages: shape.3,
         kernel: boot.0,
         initrd: boot.1,
         cmdline: boot.2,
