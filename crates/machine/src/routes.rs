@@ -75,8 +75,16 @@ impl Platform for Routes {
             }
             return Ok(());
         };
-        if state.messages.insert(interrupt, message) != Some(message) {
-            self.commit(&state)?;
+        let before = state.messages.insert(interrupt, message);
+        if before != Some(message)
+            && let Err(error) = self.commit(&state)
+        {
+            // What KVM does not take must not be among what it is told next.
+            match before {
+                Some(before) => state.messages.insert(interrupt, before),
+                None => state.messages.remove(&interrupt),
+            };
+            return Err(error);
         }
         if !is_attached {
             // KVM delivers at once what was written to the eventfd before.

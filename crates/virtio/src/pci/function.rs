@@ -55,8 +55,8 @@ struct State {
     vectors: Arc<VectorTable>,
     parts: TransportParts,
     running: Vec<(Handle, WorkerId)>,
-    /// Base at which the doorbells are connected.
-    connected_at: Option<u64>,
+    /// Doorbells that the machine has connected: queue and address.
+    connected: Vec<(usize, GuestAddress)>,
 }
 
 impl Transport {
@@ -88,7 +88,7 @@ impl Transport {
             health,
             vectors,
             running: Vec::new(),
-            connected_at: None,
+            connected: Vec::new(),
             device: Arc::clone(&shared),
             parts,
         };
@@ -298,23 +298,20 @@ impl State {
         }
         for (index, doorbell) in self.doorbells.iter().enumerate() {
             if self.common.queues[index].enabled {
+                let address = doorbell_address(base, index);
                 self.parts
                     .platform
-                    .connect_doorbell(doorbell_address(base, index), doorbell)
+                    .connect_doorbell(address, doorbell)
                     .map_err(|error| format!("the doorbell of queue {index} cannot be connected: {error}"))?;
+                self.connected.push((index, address));
             }
         }
-        self.connected_at = Some(base);
         Ok(())
     }
 
     fn disconnect_doorbells(&mut self) {
-        if let Some(base) = self.connected_at.take() {
-            for (index, doorbell) in self.doorbells.iter().enumerate() {
-                if self.common.queues[index].enabled {
-                    self.parts.platform.disconnect_doorbell(doorbell_address(base, index), doorbell);
-                }
-            }
+        for (index, address) in self.connected.drain(..) {
+            self.parts.platform.disconnect_doorbell(address, &self.doorbells[index]);
         }
     }
 

@@ -32,7 +32,11 @@ impl Platform for Record {
     }
 
     fn connect_doorbell(&self, address: GuestAddress, _: &EventFd) -> io::Result<()> {
-        self.doorbells.lock().unwrap().push(address.0);
+        let mut doorbells = self.doorbells.lock().unwrap();
+        if doorbells.contains(&address.0) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        doorbells.push(address.0);
         Ok(())
     }
 
@@ -254,6 +258,22 @@ fn a_broken_available_ring_needs_a_reset() {
     while bench.status() & 0x40 == 0 {
         std::thread::yield_now();
     }
+}
+
+#[test]
+fn doorbells_that_were_connected_before_one_was_refused_go_with_the_reset() {
+    let bench = Bench::new();
+    let taken = u64::from(BAR) + 0x3004;
+    bench.record.doorbells.lock().unwrap().push(taken);
+    let mock = MockSplitQueue::create(bench.ram.as_ref(), vm_memory::GuestAddress(0x1000), 16);
+    bench.negotiate(VERSION_1);
+    for index in 0..2 {
+        bench.set_queue(index, mock.desc_table_addr().0, mock.avail_addr().0, mock.used_addr().0);
+    }
+    bench.write(0x14, 1, 0xf);
+    assert_eq!(bench.status() & 0x40, 0x40);
+    bench.write(0x14, 1, 0);
+    assert_eq!(*bench.record.doorbells.lock().unwrap(), [taken]);
 }
 
 #[test]
