@@ -136,6 +136,10 @@ fn what_is_typed_before_the_driver_listens_is_not_lost() {
     assert_eq!(bench.piped.read(1), b">");
     let console: &dyn Console = bench.serial.as_ref();
     assert_eq!(console.input(b"x"), 0);
+    // A driver that probes: interrupts can be enabled.
+    bench.write(IER, 0x0f);
+    assert_eq!((bench.read(IER), console.input(b"x")), (0x0f, 0));
+    bench.write(IER, 0);
     // A driver that sets the port up: clears FIFOs and registers, listens, switches the FIFOs on.
     bench.write(IIR_FCR, 0x07);
     bench.write(IIR_FCR, 0x00);

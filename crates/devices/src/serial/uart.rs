@@ -105,7 +105,7 @@ impl Default for Uart {
             fifo_control: 0,
             // 8 bits, no parity, 1 stop bit.
             line_control: 3,
-            modem_control: modem::CONTROL_OUT2,
+            modem_control: 0,
             modem_deltas: 0,
             scratch: 0,
             received: Fifo::default(),
@@ -175,7 +175,11 @@ impl Uart {
 
     /// Whether the driver asked to be told of received bytes, or looks for them by itself.
     pub fn listens(&self) -> bool {
-        self.interrupt_enable & enable::RECEIVED != 0 || self.looks >= LOOKS_MIN
+        // All interrupts at once, with the PC's gate for them shut, is how a driver probes for the chip.
+        let is_probing =
+            self.interrupt_enable == enable::ALL && self.modem_control & modem::CONTROL_OUT2 == 0;
+        let is_asked = self.interrupt_enable & enable::RECEIVED != 0 && !is_probing;
+        is_asked || self.looks >= LOOKS_MIN
     }
 
     /// Whether received bytes wait for the driver.
