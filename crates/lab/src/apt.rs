@@ -13,6 +13,7 @@ use anyhow::{Context, Result, ensure};
 use crate::cache::{Cache, Key};
 use crate::command::{run_quietly, run_to_text};
 use crate::sources::Mirror;
+use crate::unavailable::Unavailable;
 
 /// A Debian release that the lab takes packages from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,11 +40,6 @@ pub struct Archive {
     folder: PathBuf,
     cache: Cache,
 }
-
-/// The mirror does not have a package that its index names.
-#[derive(Debug, thiserror::Error)]
-#[error("fetch packages: {0}")]
-struct FetchError(String);
 
 impl Suite {
     /// The suite's name in the archive.
@@ -96,6 +92,7 @@ impl Archive {
         let acquire = run_to_text(Command::new("apt-config").arg("dump"))?;
         self.write("apt.conf", &configuration_text(&self.folder, &acquire))?;
         run_quietly(self.apt("apt-get").args(["update", "-q", "--error-on=any"]))
+            .map_err(|error| Unavailable::Mirror(format!("{error:#}")))
             .with_context(|| format!("fetch the package lists of Debian {}", self.suite.name()))?;
         let resolved = self.folder.join("resolved");
         for memo in fs::read_dir(&resolved).with_context(|| format!("list {}", resolved.display()))? {
@@ -140,7 +137,7 @@ impl Archive {
         let mut fetch = self.apt("apt-get");
         fetch.current_dir(&downloads).args(["download", "-q"]);
         fetch.args(packages.iter().map(|package| format!("{}={}", package.name, package.version)));
-        run_quietly(&mut fetch).map_err(|error| FetchError(format!("{error:#}")))?;
+        run_quietly(&mut fetch).map_err(|error| Unavailable::Package(format!("{error:#}")))?;
         let files = fs::read_dir(&downloads).with_context(|| format!("list {}", downloads.display()))?;
         for file in files {
             let file = file.with_context(|| format!("list {}", downloads.display()))?.path();
@@ -156,7 +153,7 @@ impl Archive {
     /// What `work` reports the second time.
     pub fn with_fresh_lists_if_needed<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
         work().or_else(|error| {
-            if !error.chain().any(|cause| cause.is::<FetchError>()) {
+            if !matches!(Unavailable::behind(&error), Some(Unavailable::Package(_))) {
                 return Err(error);
             }
             crate::progress(&format!("{error:#}; trying again with fresh package lists"));

@@ -28,7 +28,7 @@ pub fn napa() -> Result<PathBuf> {
 ///
 /// # Errors
 /// It does not build.
-pub(crate) fn agent() -> Result<PathBuf> {
+pub fn agent() -> Result<PathBuf> {
     static AGENT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     // Without symbols the program is the same after changes elsewhere, and so are the snapshots with it.
     once(&AGENT, || built("rustc", "napa-lab", "napa-lab-agent", &["--", "-C", "strip=symbols"]))

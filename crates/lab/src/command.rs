@@ -1,10 +1,12 @@
 //! Runs a helper program to its end, and reports all it said if it fails.
 
+use std::io::ErrorKind;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 use crate::tools::package_of;
+use crate::unavailable::Unavailable;
 
 /// Runs `command` and gives back what it printed.
 ///
@@ -28,10 +30,13 @@ pub(crate) fn run_quietly(command: &mut Command) -> Result<()> {
 
 fn run(command: &mut Command) -> Result<Output> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).output().with_context(|| match package_of(&program) {
-        Some(package) => format!("run {program}: is the Debian package {package} installed?"),
-        None => format!("run {program}"),
-    })?;
+    let output = match command.stdin(Stdio::null()).output() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let package = package_of(&program);
+            return Err(Unavailable::Program { program, package }.into());
+        }
+        output => output.with_context(|| format!("run {program}"))?,
+    };
     if !output.status.success() {
         let said =
             [output.stderr.as_slice(), &output.stdout].map(|text| String::from_utf8_lossy(text).into_owned());

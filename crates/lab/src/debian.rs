@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::apt::Archive;
 use crate::cache::{Cache, Key};
@@ -16,6 +16,7 @@ use crate::guest_image;
 use crate::kernel::Kernel;
 use crate::packages::{Packages, command_prefix};
 use crate::tools::Tools;
+use crate::unavailable::Unavailable;
 
 /// Changes with what this file makes of the packages.
 const RECIPE: &str = "1";
@@ -50,13 +51,14 @@ const MASKED: [&str; 5] = [
 /// # Errors
 /// The caller is not root, which debootstrap has to be, or a package cannot be fetched.
 pub(crate) fn image(cache: &Cache, archive: &Archive, tools: &Tools, kernel: &Kernel) -> Result<PathBuf> {
-    ensure!(rustix::process::geteuid().is_root(), "debootstrap needs root to make a Debian for guests");
     let packages: Vec<&str> = INCLUDED.split(',').collect();
     let versions = archive.closure(&packages)?;
-    let key = versions
-        .iter()
-        .fold(Key::new().with(RECIPE).with(kernel.release()), |key, package| key.with(package.to_string()));
+    let key = Key::new().with(RECIPE).with(kernel.release()).with(guest_image::MODULES.join(" "));
+    let key = versions.iter().fold(key, |key, package| key.with(package.to_string()));
     let entry = cache.entry("debian", key, |entry| {
+        if !rustix::process::geteuid().is_root() {
+            return Err(Unavailable::Root.into());
+        }
         let debootstrap =
             Packages::with_dependencies(cache, archive, "debootstrap", &["debootstrap", "gpgv", "wget"])?;
         crate::progress("making a Debian for guests with debootstrap");
@@ -126,7 +128,7 @@ fn configure(root: &Path, kernel: &Kernel) -> Result<()> {
         let link = root.join("etc/systemd/system").join(unit);
         symlink("/dev/null", &link).with_context(|| format!("mask {unit}"))?;
     }
-    let modules = kernel.modules(&guest_image::MODULES)?.into_iter().chain(kernel.module_indexes()?);
+    let modules = kernel.modules(guest_image::MODULES)?.into_iter().chain(kernel.module_indexes()?);
     // Debian's /lib is a link into /usr.
     modules.into_iter().try_for_each(|(path, content)| write(&format!("usr/{path}"), &content))
 }

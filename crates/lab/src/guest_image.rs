@@ -15,7 +15,7 @@ use crate::kernel::Kernel;
 use crate::tools::Tools;
 
 /// The drivers that a guest may need for the devices of any virtual machine monitor.
-pub(crate) const MODULES: [&str; 18] = [
+pub(crate) const MODULES: &[&str] = &[
     "virtio_pci",
     "virtio_blk",
     "virtio_net",
@@ -25,6 +25,7 @@ pub(crate) const MODULES: [&str; 18] = [
     "virtio_mem",
     "virtio_pmem",
     "vmw_vsock_virtio_transport",
+    "pvpanic_mmio",
     "pvpanic_pci",
     "ptp_kvm",
     "ext4",
@@ -102,7 +103,7 @@ pub(crate) fn build(kernel: &Kernel, tools: &Tools) -> Result<Vec<u8>> {
     archive.character_device("dev/console", 5, 1);
     add_busybox(&mut archive, tools)?;
     archive.program("etc/acpi/PWRF/00000080", POWER_BUTTON.as_bytes());
-    kernel.add_modules(&mut archive, &MODULES)?;
+    kernel.add_modules(&mut archive, MODULES)?;
     archive.program("init", INIT.replace("LOADED", LOADED).as_bytes());
     Ok(archive.finish())
 }

@@ -24,14 +24,16 @@ mod share;
 pub mod sources;
 pub mod tools;
 mod tsc;
+mod unavailable;
 mod vmlinux;
 
-pub use binaries::napa;
+pub use binaries::{agent, napa};
 pub use host::Host;
 pub use job::{Input, Job, JobError, Output, Stream};
 pub use kernel::HostKernel;
 pub use lab::{HostOptions, Lab, Presence, with_one_retry_for_lost_hosts};
 pub use share::Share;
+pub use unavailable::Unavailable;
 
 /// Says on standard error what takes the time.
 pub(crate) fn progress(what: &str) {

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::unavailable::Unavailable;
+
 /// Names a mirror by hand: `NAPA_DEBIAN_MIRROR=http://mirror.example/debian`.
 pub const MIRROR_VARIABLE: &str = "NAPA_DEBIAN_MIRROR";
 
@@ -62,11 +64,11 @@ impl Mirror {
             return Ok(Mirror { archive, security: None, keyring });
         }
         let sources = machine_sources(Path::new("/etc/apt"))?;
-        let mut mirror = choose(&sources).with_context(|| {
-            format!(
-                "no Debian archive among the apt sources of this machine: \
+        let mut mirror = choose(&sources).ok_or_else(|| {
+            Unavailable::Mirror(format!(
+                "none of this machine's apt sources is Debian's: \
                  set {MIRROR_VARIABLE} to the address of a Debian mirror"
-            )
+            ))
         })?;
         mirror.archive = plain_address(&mirror.archive)?;
         mirror.security = mirror.security.map(|address| plain_address(&address)).transpose()?;

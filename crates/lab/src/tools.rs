@@ -13,12 +13,14 @@ use crate::cache::Cache;
 use crate::packages::Packages;
 
 /// What must be installed: program and Debian package. `.ci/packages` lists the same packages.
-const INSTALLED: [(&str, &str); 5] = [
+const INSTALLED: [(&str, &str); 7] = [
     ("apt-get", "apt"),
     ("apt-cache", "apt"),
     ("apt-config", "apt"),
     ("dpkg-deb", "dpkg"),
     ("cargo", "cargo"),
+    ("cp", "coreutils"),
+    ("unshare", "util-linux"),
 ];
 
 /// What is unpacked.

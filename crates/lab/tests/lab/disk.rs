@@ -22,14 +22,10 @@ fn files_are_there_after_power_off(lab: &Lab) -> Result<()> {
             sync && echo sum $(sha256sum < /mnt/data)";
         let disk = format!("path=/images/disk,cache={cache}");
         let text = guest::run(&host, script, &["--disk", &disk])?.text();
-        let sum = host.shell(
-            "mkdir -p /run/disk; mount -o loop,ro /images/disk /run/disk; \
-            sha256sum < /run/disk/data; umount /run/disk",
-        )?;
-        ensure!(
-            text.contains(&format!("sum {}", sum.trim())),
-            "cache={cache}: the host reads {sum}:\n{text}"
-        );
+        host.shell("mkdir -p /run/disk; mount -o loop,ro /images/disk /run/disk")?;
+        let sum = guest::sha256(&host, "/run/disk/data")?;
+        host.shell("umount /run/disk")?;
+        ensure!(text.contains(&format!("sum {sum}")), "cache={cache}: the host reads {sum}:\n{text}");
     }
     Ok(())
 }
@@ -37,11 +33,11 @@ fn files_are_there_after_power_off(lab: &Lab) -> Result<()> {
 fn a_read_only_disk_refuses_writes(lab: &Lab) -> Result<()> {
     let host = lab.start(HostKernel::V6_12)?;
     host.shell("head -c 1048576 /dev/urandom > /tmp/disk")?;
-    let before = host.shell("sha256sum < /tmp/disk")?;
+    let before = guest::sha256(&host, "/tmp/disk")?;
     let script = "echo sum $(sha256sum < /dev/vda); dd if=/dev/zero of=/dev/vda bs=4k count=1 conv=fsync || echo refused";
     let text = guest::run(&host, script, &["--disk", "path=/tmp/disk,readonly"])?.text();
-    ensure!(text.contains("refused") && text.contains(before.trim()), "the guest said:\n{text}");
-    ensure!(host.shell("sha256sum < /tmp/disk")? == before, "the read-only disk has changed");
+    ensure!(text.contains("refused") && text.contains(&before), "the guest said:\n{text}");
+    ensure!(guest::sha256(&host, "/tmp/disk")? == before, "the read-only disk has changed");
     Ok(())
 }
 

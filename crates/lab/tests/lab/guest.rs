@@ -93,3 +93,13 @@ pub fn type_and_expect(job: &mut Job, command: &str, marker: &str) -> Result<()>
     job.wait_for(&format!("\n{marker}"), DEBIAN_WAIT)
         .with_context(|| format!("type `{command}` in the guest"))
 }
+
+/// The SHA-256 of a file in the host, in hexadecimal digits.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn sha256(host: &Host, file: &str) -> Result<String> {
+    let line = host.shell(&format!("sha256sum < {file}"))?;
+    let sum = line.split_whitespace().next().filter(|sum| sum.len() == 64);
+    sum.map(str::to_owned).with_context(|| format!("the sum of {file} is {line:?}"))
+}

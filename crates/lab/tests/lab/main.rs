@@ -1,4 +1,5 @@
-//! Tests on stock Debian hosts. On a machine where the lab cannot be built they count as ignored.
+//! Tests on stock Debian hosts. On a machine that lacks what the lab needs they count as ignored, and a line
+//! says what.
 
 mod disk;
 mod guest;
@@ -11,7 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use napa_lab::{Lab, with_one_retry_for_lost_hosts};
+use napa_lab::{Lab, Unavailable, with_one_retry_for_lost_hosts};
 
 /// Each host keeps a core busy.
 const HOSTS_AT_ONCE_MAX: usize = 2;
@@ -24,16 +25,30 @@ fn main() -> ExitCode {
     let threads = arguments.test_threads.unwrap_or(HOSTS_AT_ONCE_MAX);
     arguments.test_threads = Some(threads.min(HOSTS_AT_ONCE_MAX));
     let tests = [hosts::TESTS, kernels::TESTS, disk::TESTS, network::TESTS, power::TESTS].concat();
-    let lab = if arguments.list { None } else { lab() };
-    let lab = lab.map(Arc::new);
+    let lab = match if arguments.list { Ok(None) } else { lab() } {
+        Ok(lab) => lab.map(Arc::new),
+        Err(error) => {
+            eprintln!("lab: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
     let trials = tests.into_iter().map(|test| trial(test, lab.clone())).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// The lab, unless it cannot be built.
-fn lab() -> Option<Lab> {
-    let lab = Lab::open().and_then(|lab| lab.build().map(|()| lab));
-    lab.inspect_err(|error| println!("lab: skipped: the lab cannot be built: {error:#}")).ok()
+/// The lab, or nothing on a machine that lacks what it needs.
+fn lab() -> anyhow::Result<Option<Lab>> {
+    // Programs that do not build are a failure on every machine.
+    napa_lab::agent()?;
+    napa_lab::napa()?;
+    match Lab::open().and_then(|lab| lab.build().map(|()| lab)) {
+        Ok(lab) => Ok(Some(lab)),
+        Err(error) if Unavailable::behind(&error).is_some() => {
+            println!("lab: skipped: {error:#}");
+            Ok(None)
+        }
+        Err(error) => Err(error.context("build the lab")),
+    }
 }
 
 fn trial((name, test): Test, lab: Option<Arc<Lab>>) -> Trial {

@@ -48,13 +48,13 @@ fn files_arrive_whole_over_tcp(lab: &Lab) -> Result<()> {
          echo serving; read word; true"
     );
     let job = guest::start(&host, &script, &NET, "serving")?;
-    let down = host.shell("sha256sum < /tmp/www/down")?;
+    let down = guest::sha256(&host, "/tmp/www/down")?;
     let fetch = host.run_within(&["wget", "-q", "-O", "/tmp/up", "http://10.8.0.2/up"], GUEST_WAIT)?;
     ensure!(fetch.status == 0, "fetch from the guest: {}", fetch.error_text());
-    let up = host.shell("sha256sum < /tmp/up")?;
+    let up = guest::sha256(&host, "/tmp/up")?;
     job.write(b"\n")?;
     let text = job.wait(GUEST_WAIT)?.text();
-    for expected in [format!("down {}", down.trim()), format!("up {}", up.trim())] {
+    for expected in [format!("down {down}"), format!("up {up}")] {
         ensure!(text.contains(&expected), "{expected:?} is not what the guest says:\n{text}");
     }
     Ok(())

@@ -22,8 +22,9 @@ const REBOOT: i32 = 80;
 const PANIC: i32 = 81;
 const STOPPED_HARD: i32 = 83;
 
-/// Waits for the button.
-const OBEY: &str = "acpid -p /tmp/acpid -l /dev/null; echo waiting; sleep 1000";
+/// Waits for the button, and says so once the button's device is open.
+const OBEY: &str = "acpid -p /tmp/acpid -l /dev/null; \
+    until ls -l /proc/$(cat /tmp/acpid)/fd | grep -q event; do usleep 10000; done; echo waiting; sleep 1000";
 const IGNORE: &str = "echo waiting; sleep 1000";
 
 fn the_power_button_is_pressed_by_sigterm(lab: &Lab) -> Result<()> {
@@ -44,7 +45,7 @@ fn a_guest_that_ignores_the_button_is_stopped_hard(lab: &Lab) -> Result<()> {
 fn a_panic_and_a_reboot_have_their_own_exit_codes(lab: &Lab) -> Result<()> {
     let host = lab.start(HostKernel::V6_12)?;
     for (script, status) in [
-        ("modprobe pvpanic_pci; echo waiting; sleep 1; echo c > /proc/sysrq-trigger", PANIC),
+        ("modprobe pvpanic_mmio; echo waiting; sleep 1; echo c > /proc/sysrq-trigger", PANIC),
         ("echo waiting; sleep 1; reboot -f", REBOOT),
     ] {
         let job = guest::start(&host, script, &["--on-reboot", "exit"], "waiting")?;
@@ -55,8 +56,8 @@ fn a_panic_and_a_reboot_have_their_own_exit_codes(lab: &Lab) -> Result<()> {
 
 fn the_control_socket_pauses_resumes_and_stops(lab: &Lab) -> Result<()> {
     let host = lab.start(HostKernel::V6_12)?;
-    let ticking = "acpid -p /tmp/acpid -l /dev/null; while true; do echo tick; sleep 1; done";
-    let mut job = guest::start(&host, ticking, &["--name", "one", "--stop-timeout", "100"], "tick")?;
+    let ticking = OBEY.replace("sleep 1000", "while true; do echo tick; sleep 1; done");
+    let mut job = guest::start(&host, &ticking, &["--name", "one", "--stop-timeout", "100"], "tick")?;
     let napa = |verb: &str| host.run_within(&["napa", verb, "one"], GUEST_WAIT);
     let paused = napa("pause")?;
     ensure!(paused.status == 0, "pause: {}", paused.error_text());
