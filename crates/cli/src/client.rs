@@ -103,7 +103,7 @@ impl Connection {
         let (mut lines, mut answer) = (Lines::default(), None);
         let mut buffer = [0; 4096];
         loop {
-            let count = self.stream.read(&mut buffer)?;
+            let count = self.stream.read(&mut buffer).map_err(late)?;
             if count == 0 {
                 return Err(io::Error::other("the VM ended before it answered"));
             }
@@ -131,6 +131,16 @@ impl Connection {
         Error::failure(format!(
             "{path}: the VM's answer cannot be read: {error}; look at the VM's own output"
         ))
+    }
+}
+
+/// A timeout of a socket is told as if the call should be repeated.
+fn late(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            io::Error::other(format!("there was none within {} seconds", ANSWER_TIMEOUT.as_secs()))
+        }
+        _ => error,
     }
 }
 
@@ -162,6 +172,9 @@ fn nobody(path: &Path, error: &io::Error) -> Error {
         }
         io::ErrorKind::PermissionDenied => {
             Error::bad_input(format!("{shown} belongs to somebody else: run this verb as the VM's user"))
+        }
+        io::ErrorKind::InvalidInput => {
+            Error::bad_input(format!("{shown} is too long for a socket's path: 107 bytes at most"))
         }
         _ => Error::failure(format!("cannot connect to {shown}: {error}")),
     }

@@ -77,4 +77,36 @@ mod tests {
         assert!(page("napa-run").contains("\\-\\-memory"));
         assert_eq!(pages.len(), definition().get_subcommands().count() + 1);
     }
+
+    #[test]
+    fn the_user_guide_names_every_flag_of_run_and_every_verb() {
+        let guide = include_str!("../../../docs/user-guide.md");
+        let napa = definition();
+        let run = napa.find_subcommand("run").unwrap();
+        for flag in run.get_arguments().filter_map(clap::Arg::get_long).filter(|flag| *flag != "help") {
+            assert!(guide.contains(&format!("| `--{flag}")), "--{flag}");
+        }
+        for verb in napa.get_subcommands() {
+            let name = verb.get_name();
+            assert!(
+                guide.contains(&format!("`{name}`")) || guide.contains(&format!("napa {name}")),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_exit_code_is_in_the_help_and_in_the_readme() {
+        use napa_api::Exit;
+        let readme = include_str!("../../../README.md");
+        let napa = definition();
+        let help = napa.find_subcommand("run").unwrap().get_after_help().unwrap().to_string();
+        for exit in
+            [Exit::PowerOff, Exit::Reboot, Exit::Panic, Exit::TripleFault, Exit::HardStop, Exit::Stuck]
+        {
+            let code = exit.code();
+            assert!(help.contains(&format!("\n  {code:<6} ")), "{code}");
+            assert!(readme.contains(&format!("\n| {code} | ")), "{code}");
+        }
+    }
 }

@@ -64,6 +64,9 @@ fn words_that_no_verb_takes_are_refused() {
     check(&["run", "--cpus", "1", "--cpus", "2"], "--cpus is given twice");
     check(&["completions", "tcsh"], "'tcsh' is not possible");
     check(&["stop"], "<VM> is missing");
+    check(&["run", "--disk", ""], "--disk: 'path' is missing");
+    check(&["run", "--memory", ""], "--memory: '' is not a size");
+    check(&["run", "--name", ""], "--name");
 }
 
 #[test]
@@ -87,6 +90,8 @@ fn words_that_contradict_each_other_are_refused() {
 fn files_that_cannot_be_used_are_named() {
     check(&["run", "--config", "absent"], "--config absent: cannot read it");
     check(&["run", "--config", "folder"], "it is a folder");
+    check(&["run", "--config", "/dev/zero"], "it has more than 1048576 bytes");
+    check(&["run", "--config", ""], "--config has no value");
     check(&["run", "--config", "truncated"], "--config truncated: line 1");
     check(&["run", "--config", "wrong.toml"], "line 2, column 1: unknown field 'memroy'");
     check(&["guest-image", "-o", "folder"], "--output folder: cannot write it");
@@ -96,6 +101,7 @@ fn files_that_cannot_be_used_are_named() {
 #[test]
 fn a_vm_that_does_not_run_is_not_found() {
     check(&["status", "web"], "no named VM runs");
+    check(&["status", &format!("./{}", "x".repeat(120))], "too long for a socket's path");
     check(&["stop", "./text"], "nobody listens on ./text");
     check(&["kill", "-x"], "unknown argument '-x'");
     check(&["pause", "a b"], "neither a VM's name nor a socket's path");
