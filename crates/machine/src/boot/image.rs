@@ -104,10 +104,10 @@ where
     let name = source.kernel.name();
     let refused = |problem: String| BootError::Image(name.clone(), problem);
     let mut head = Vec::new();
+    // A file has been read before when its guest reboots.
     image
-        .by_ref()
-        .take(HEAD)
-        .read_to_end(&mut head)
+        .rewind()
+        .and_then(|()| image.by_ref().take(HEAD).read_to_end(&mut head))
         .map_err(|error| refused(format!("cannot be read: {error}")))?;
     let length = image.seek(SeekFrom::End(0)).map_err(|error| refused(format!("cannot be read: {error}")))?;
     match recognise(&head) {

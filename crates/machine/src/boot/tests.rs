@@ -187,6 +187,18 @@ fn a_command_line_has_an_end() {
 }
 
 #[test]
+fn a_kernel_file_can_be_loaded_again_for_a_reboot() {
+    let plan = plan(&Needs { memory: MEMORY, cpus: 1, devices: Vec::new() }).unwrap();
+    for (name, image) in [("elf", elf(4096, &[PVH])), ("bzimage", bzimage(0x10_0000))] {
+        let kernel = TemporaryFile::new(name, &image);
+        let source =
+            Source { kernel: KernelImage::File(&kernel.1), initrd: None, cmdline: "", runs_ring_0: &|| true };
+        let boot = || load(&allocate(&plan.ram).unwrap(), &plan, &source, ROOT_POINTER).unwrap();
+        assert_eq!(boot(), boot(), "{name}");
+    }
+}
+
+#[test]
 fn files_that_cannot_be_read_are_named() {
     for path in ["/nonexistent/kernel", "/"] {
         let error = ImageFile::open("kernel", Path::new(path)).err().unwrap().to_string();
