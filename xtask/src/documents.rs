@@ -50,13 +50,14 @@ fn tracked(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(files.filter(|file| root.join(file).is_file()).collect())
 }
 
-/// The lines that name a folder of one machine, from 1.
+/// The lines that name a folder of one machine and one below it, from 1.
 fn private_folders(text: &str) -> impl Iterator<Item = (usize, String)> {
     let names = |line: &str, folder: &str| {
         line.match_indices(folder).any(|(at, _)| {
             // `x/work/` is a folder below another one.
             let before = line[..at].chars().next_back();
-            before.is_none_or(|before| !before.is_alphanumeric() && !"._-/}".contains(before))
+            let below = line[at + folder.len()..].starts_with(char::is_alphanumeric);
+            below && before.is_none_or(|before| !before.is_alphanumeric() && !"._-/}".contains(before))
         })
     };
     text.lines().enumerate().filter_map(move |(index, line)| {
@@ -134,7 +135,7 @@ mod tests {
     #[test]
     fn a_folder_of_one_machine_is_found() {
         let folder = ["/ho", "me/"].concat();
-        let text = format!("fine\nin {folder}someone\nx{folder}\n$(pwd){folder}\n");
+        let text = format!("fine\nin {folder}someone\nx{folder}y\n$(pwd){folder}y\n{folder}.cache\n");
         assert_eq!(private_folders(&text).map(|(line, _)| line).collect::<Vec<_>>(), [2, 4]);
     }
 }
