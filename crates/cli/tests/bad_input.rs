@@ -120,6 +120,7 @@ fn images_that_cannot_be_used_are_named() {
         check(&["run", "--disk", &format!("path={image}")], image);
     }
     check(&["run", "--memory", "4K"], "--memory 4K");
+    check(&["run", "--memory", "60T"], "is more than this host has");
     check(&["run", "--console", "file=absent/console"], "absent/console");
     check(&["run", "--console", "socket=text"], "text");
     check(&["run", "--api-socket", "absent/socket"], "absent/socket");

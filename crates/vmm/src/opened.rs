@@ -8,6 +8,7 @@ use napa_machine::boot::{BootError, ImageFile};
 use napa_machine::{BuildError, DeviceNeed, Hypervisor, Needs, Plan, plan};
 use napa_sys::host::{KvmModule, Root};
 use napa_sys::reactor::Worker;
+use napa_units::Bytes;
 use napa_virtio::SharedDevice;
 use napa_virtio::pci::Transport;
 
@@ -42,6 +43,7 @@ impl Opened {
         config: &VmConfig,
         on_command: Box<dyn Fn(ConsoleCommand) + Send>,
     ) -> Result<(Self, Box<dyn Worker>), RunError> {
+        refuse_impossible_memory(config)?;
         let image =
             |what, path: &Option<_>| path.as_deref().map(|path| ImageFile::open(what, path)).transpose();
         let boot_error = |error: BootError| RunError::from(BuildError::from(error));
@@ -62,4 +64,22 @@ impl Opened {
         let opened = Self { config, hypervisor, kernel, initrd, runs_ring_0, console, devices, plan };
         Ok((opened, worker))
     }
+}
+
+/// A VM whose memory the host could not hold with all its swap would be killed, or kill others.
+fn refuse_impossible_memory(config: &VmConfig) -> Result<(), RunError> {
+    let host = rustix::system::sysinfo();
+    let unit = u64::from(host.mem_unit);
+    let (memory, swap) = (Bytes(host.totalram * unit), Bytes(host.totalswap * unit));
+    if config.memory.0 <= memory.0.saturating_add(swap.0) {
+        return Ok(());
+    }
+    let mib = |size: Bytes| size.0 >> 20;
+    Err(RunError::BadInput(format!(
+        "--memory {} is more than this host has: {} MiB of memory and {} MiB of swap; give the VM less, or the host \
+         more swap",
+        config.memory,
+        mib(memory),
+        mib(swap),
+    )))
 }

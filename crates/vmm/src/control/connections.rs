@@ -12,6 +12,8 @@ use super::Refusal;
 const CONNECTIONS_MAX: usize = 64;
 /// Bytes that wait for a client that does not read; past this it is cut off.
 const UNSENT_MAX: usize = 1 << 20;
+/// Reads from one client before others have their turn.
+const READS_MAX: usize = 16;
 /// Tokens from here on belong to connections: two each, reading and writing.
 pub const FIRST_TOKEN: u32 = 16;
 
@@ -19,9 +21,18 @@ pub const FIRST_TOKEN: u32 = 16;
 #[derive(Default)]
 pub struct Connections {
     places: Vec<Option<Connection>>,
+    next_number: u64,
+}
+
+/// Names a connection for good: the place of one that has closed is used again, its number is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionId {
+    place: usize,
+    number: u64,
 }
 
 struct Connection {
+    number: u64,
     stream: UnixStream,
     lines: Lines,
     unsent: Vec<u8>,
@@ -35,20 +46,25 @@ impl Connections {
             return;
         }
         io.wait_readable(read_token(place), &stream);
-        let connection = Connection { stream, lines: Lines::default(), unsent: Vec::new() };
+        let number = self.next_number;
+        self.next_number += 1;
+        let connection = Connection { number, stream, lines: Lines::default(), unsent: Vec::new() };
         if place == self.places.len() {
             self.places.push(None);
         }
         self.places[place] = Some(connection);
     }
 
-    /// The connection of `token` can be read or written: returns its place and the requests that came.
-    pub fn ready(&mut self, token: u32, io: &mut Io<'_>) -> (usize, Vec<Result<Request, Refusal>>) {
+    /// The connection of `token` can be read or written: returns the requests that came, and whose they are.
+    pub fn ready(
+        &mut self,
+        token: u32,
+        io: &mut Io<'_>,
+    ) -> Option<(ConnectionId, Vec<Result<Request, Refusal>>)> {
         let place = ((token - FIRST_TOKEN) / 2) as usize;
         let mut requests = Vec::new();
-        let Some(connection) = self.places.get_mut(place).and_then(Option::as_mut) else {
-            return (place, requests);
-        };
+        let connection = self.places.get_mut(place)?.as_mut()?;
+        let id = ConnectionId { place, number: connection.number };
         let is_open = if token == read_token(place) {
             let is_open = connection.receive(&mut requests);
             io.wait_readable(token, &connection.stream);
@@ -59,12 +75,14 @@ impl Connections {
         if !is_open {
             self.close(place, io);
         }
-        (place, requests)
+        Some((id, requests))
     }
 
     /// Sends a response. A client that is gone gets none.
-    pub fn send(&mut self, place: usize, response: &Response, io: &mut Io<'_>) {
-        let Some(connection) = self.places.get_mut(place).and_then(Option::as_mut) else { return };
+    pub fn send(&mut self, id: ConnectionId, response: &Response, io: &mut Io<'_>) {
+        let place = id.place;
+        let connection = self.places.get_mut(place).and_then(Option::as_mut);
+        let Some(connection) = connection.filter(|connection| connection.number == id.number) else { return };
         connection.unsent.extend(response.encode());
         if connection.unsent.len() > UNSENT_MAX || !connection.flush(place, io) {
             self.close(place, io);
@@ -82,7 +100,7 @@ impl Connection {
     /// Reads what is there. `false`: the client has closed.
     fn receive(&mut self, requests: &mut Vec<Result<Request, Refusal>>) -> bool {
         let mut buffer = [0; 4096];
-        loop {
+        for _ in 0..READS_MAX {
             match self.stream.read(&mut buffer) {
                 Ok(0) => return false,
                 Ok(count) => self.lines.feed(&buffer[..count], |line| match line {
@@ -95,6 +113,7 @@ impl Connection {
                 Err(error) => return matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
             }
         }
+        true
     }
 
     /// Writes what can be written. `false`: the client has closed.

@@ -14,6 +14,9 @@ use crate::events::Events;
 use crate::opened::Opened;
 use crate::status;
 
+/// How long the devices of a machine that ends may take to complete what the guest began.
+const END_BOUND: Duration = Duration::from_secs(30);
+
 /// A VM that was started.
 pub struct Lifecycle {
     phase: Phase,
@@ -36,9 +39,10 @@ enum Phase {
     Stopping {
         deadline: Instant,
     },
-    /// The vCPUs were asked to end; the last one quietens the devices.
+    /// The vCPUs were asked to end; the last one quietens the devices, at the latest at the deadline.
     Ending {
         exit: Exit,
+        deadline: Instant,
     },
     Over,
 }
@@ -118,14 +122,19 @@ impl Lifecycle {
 
     /// Asks the guest to switch itself off. Returns how long it has.
     pub fn stop(&mut self, timeout_s: Option<u32>) -> Result<Duration, RpcError> {
+        let seconds = timeout_s.unwrap_or(self.opened.config.stop_timeout_s);
+        let bound = Duration::from_secs(seconds.into());
         match self.phase {
             // A guest that does not run cannot switch itself off.
             Phase::Pausing | Phase::Paused => self.run_again(),
             Phase::Running | Phase::Stopping { .. } => {}
+            Phase::Ending { deadline, .. } if self.is_rebooting() => {
+                // Between two machines: the next one does not start.
+                self.phase = Phase::Ending { exit: Exit::PowerOff, deadline };
+                return Ok(bound);
+            }
             Phase::Ending { .. } | Phase::Over => return Err(wrong_state("stop", "is ending")),
         }
-        let seconds = timeout_s.unwrap_or(self.opened.config.stop_timeout_s);
-        let bound = Duration::from_secs(seconds.into());
         self.phase = Phase::Stopping { deadline: Instant::now() + bound };
         if let Some(assembly) = &self.assembly {
             assembly.stop_request.raise();
@@ -134,10 +143,15 @@ impl Lifecycle {
         Ok(bound)
     }
 
-    /// Ends the machine that runs. The first reason counts. [`on_over`](Self::on_over) completes it.
+    /// Ends the machine that runs. The first reason counts, but for a hard stop in the middle of a reboot.
+    /// [`on_over`](Self::on_over) completes it.
     pub fn end(&mut self, exit: Exit) {
         let was_stopping = self.is_stopping();
         match self.phase {
+            Phase::Ending { deadline, .. } if exit == Exit::HardStop && self.is_rebooting() => {
+                self.phase = Phase::Ending { exit, deadline };
+                return;
+            }
             Phase::Ending { .. } | Phase::Over => return,
             // Vcpus that are parked end too, but the I/O threads have to take their workers' leave.
             Phase::Pausing | Phase::Paused => self.threads.resume(),
@@ -145,7 +159,7 @@ impl Lifecycle {
         }
         // A guest that was asked to stop and resets itself instead has stopped.
         let exit = if was_stopping && exit == Exit::Reboot { Exit::PowerOff } else { exit };
-        self.phase = Phase::Ending { exit };
+        self.phase = Phase::Ending { exit, deadline: Instant::now() + END_BOUND };
         if let Some(assembly) = &self.assembly {
             assembly.vcpus.end();
         }
@@ -153,9 +167,10 @@ impl Lifecycle {
 
     /// The machine has come to rest: starts it again if that is what its end meant.
     pub fn on_over(&mut self) {
-        let Phase::Ending { exit } = self.phase else { return };
+        let Phase::Ending { exit, .. } = self.phase else { return };
+        let starts_again = self.is_rebooting();
         self.assembly = None;
-        if exit != Exit::Reboot || self.opened.config.on_reboot == OnReboot::Exit {
+        if !starts_again {
             return self.finish(Ok(exit));
         }
         self.opened
@@ -172,7 +187,7 @@ impl Lifecycle {
 
     /// Gives up waiting for a machine that does not come to rest: its threads end with the process.
     pub fn abandon(&mut self) {
-        if let Phase::Ending { exit } = self.phase {
+        if let Phase::Ending { exit, .. } = self.phase {
             eprintln!("napa: the VM's devices did not come to rest; writes under way may be lost");
             std::mem::forget(self.assembly.take());
             self.finish(Ok(exit));
@@ -189,6 +204,12 @@ impl Lifecycle {
         matches!(self.phase, Phase::Ending { .. })
     }
 
+    /// Whether it ends only to start again.
+    fn is_rebooting(&self) -> bool {
+        let is_reset = matches!(self.phase, Phase::Ending { exit: Exit::Reboot, .. });
+        is_reset && self.opened.config.on_reboot == OnReboot::Restart
+    }
+
     pub fn is_paused(&self) -> bool {
         self.phase == Phase::Paused
     }
@@ -198,9 +219,17 @@ impl Lifecycle {
     }
 
     /// How long an orderly stop may still take; `None` if none is under way.
-    pub fn time_left(&self) -> Option<Duration> {
+    pub fn stop_time_left(&self) -> Option<Duration> {
         match self.phase {
             Phase::Stopping { deadline } => Some(deadline.saturating_duration_since(Instant::now())),
+            _ => None,
+        }
+    }
+
+    /// How long the machine may still take to come to rest; `None` if it was not asked to end.
+    pub fn end_time_left(&self) -> Option<Duration> {
+        match self.phase {
+            Phase::Ending { deadline, .. } => Some(deadline.saturating_duration_since(Instant::now())),
             _ => None,
         }
     }

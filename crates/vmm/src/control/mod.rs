@@ -12,7 +12,7 @@ use napa_sys::reactor::{Handle, Io, Worker};
 use napa_sys::signal::SignalFd;
 use napa_sys::socket::Listener;
 
-use self::connections::{Connections, FIRST_TOKEN};
+use self::connections::{ConnectionId, Connections, FIRST_TOKEN};
 pub use self::lifecycle::{Lifecycle, Outcome};
 use crate::events::{Event, Events};
 
@@ -21,9 +21,6 @@ const SIGNALS: u32 = 1;
 const LISTENER: u32 = 2;
 const STOP_TIMER: u32 = 3;
 const END_TIMER: u32 = 4;
-
-/// How long the devices of a machine that ends may take to complete what the guest began.
-const END_BOUND: Duration = Duration::from_secs(30);
 
 /// What the control thread listens to.
 pub struct Sources {
@@ -45,13 +42,21 @@ pub struct Control {
     lifecycle: Lifecycle,
     connections: Connections,
     /// Connections that wait for a pause to be complete, with their requests.
-    waiting: Vec<(usize, Request)>,
+    waiting: Vec<(ConnectionId, Request)>,
+    /// A signal has asked for a stop before.
+    was_signalled: bool,
 }
 
 impl Control {
     /// Serves `lifecycle`.
     pub fn new(sources: Sources, lifecycle: Lifecycle) -> Self {
-        Self { sources, lifecycle, connections: Connections::default(), waiting: Vec::new() }
+        Self {
+            sources,
+            lifecycle,
+            connections: Connections::default(),
+            waiting: Vec::new(),
+            was_signalled: false,
+        }
     }
 
     fn on_events(&mut self, io: &mut Io<'_>) {
@@ -59,14 +64,10 @@ impl Control {
             match event {
                 Event::Ended(exit) => self.lifecycle.end(exit),
                 Event::Parked => self.lifecycle.on_parked(),
-                Event::Over => {
-                    io.forget(END_TIMER);
-                    self.lifecycle.on_over();
-                }
+                Event::Over => self.lifecycle.on_over(),
                 Event::Console(command) => self.on_console(command, io),
             }
         }
-        self.answer_waiting(io);
     }
 
     fn on_console(&mut self, command: ConsoleCommand, io: &mut Io<'_>) {
@@ -93,14 +94,21 @@ impl Control {
                         eprintln!("napa: {error}");
                     }
                 }
-                // Whoever asks a second time does not want to wait.
-                _ if self.lifecycle.is_ending() => self.lifecycle.abandon(),
-                _ if self.lifecycle.is_stopping() => self.lifecycle.end(napa_api::Exit::HardStop),
-                _ => {
-                    // It fails only for a VM that is ending anyway.
-                    let _ = self.carry_out(Command::Stop { timeout_s: None }, io);
-                }
+                _ => self.on_stop_signal(io),
             }
+        }
+    }
+
+    /// Whoever asks a second time does not want to wait.
+    fn on_stop_signal(&mut self, io: &mut Io<'_>) {
+        let is_second = std::mem::replace(&mut self.was_signalled, true);
+        if self.lifecycle.is_stopping() {
+            self.lifecycle.end(napa_api::Exit::HardStop);
+        } else if is_second && self.lifecycle.is_ending() {
+            self.lifecycle.abandon();
+        } else {
+            // It fails only for a VM that is ending anyway.
+            let _ = self.carry_out(Command::Stop { timeout_s: None }, io);
         }
     }
 
@@ -114,17 +122,16 @@ impl Control {
     }
 
     fn on_connection(&mut self, token: u32, io: &mut Io<'_>) {
-        let (connection, requests) = self.connections.ready(token, io);
+        let Some((connection, requests)) = self.connections.ready(token, io) else { return };
         for request in requests {
             match request {
                 Ok(request) => self.on_request(connection, request, io),
                 Err(response) => self.connections.send(connection, &response, io),
             }
         }
-        self.answer_waiting(io);
     }
 
-    fn on_request(&mut self, connection: usize, request: Request, io: &mut Io<'_>) {
+    fn on_request(&mut self, connection: ConnectionId, request: Request, io: &mut Io<'_>) {
         let outcome = self.carry_out(request.command, io);
         if request.command == Command::Pause && outcome.is_ok() && !self.lifecycle.is_paused() {
             self.waiting.push((connection, request));
@@ -160,10 +167,19 @@ impl Control {
     }
 
     fn on_stop_timer(&mut self, io: &mut Io<'_>) {
-        match self.lifecycle.time_left() {
+        match self.lifecycle.stop_time_left() {
             Some(Duration::ZERO) => self.lifecycle.end(napa_api::Exit::HardStop),
             // The timer of an earlier request came, and a later one has moved the bound.
             Some(left) => io.wait_timeout(STOP_TIMER, left),
+            None => {}
+        }
+    }
+
+    fn on_end_timer(&mut self, io: &mut Io<'_>) {
+        match self.lifecycle.end_time_left() {
+            Some(Duration::ZERO) => self.lifecycle.abandon(),
+            // The timer is that of a machine that has ended since, and another one ends now.
+            Some(left) => io.wait_timeout(END_TIMER, left),
             None => {}
         }
     }
@@ -190,15 +206,17 @@ impl Worker for Control {
             }
             LISTENER => self.on_listener(io),
             STOP_TIMER => self.on_stop_timer(io),
-            END_TIMER => self.lifecycle.abandon(),
+            END_TIMER => self.on_end_timer(io),
             FIRST_TOKEN.. => self.on_connection(token, io),
             _ => {}
         }
     }
 
     fn turn_end(&mut self, io: &mut Io<'_>) {
-        if self.lifecycle.is_ending() {
-            io.wait_timeout(END_TIMER, END_BOUND);
+        self.answer_waiting(io);
+        match self.lifecycle.end_time_left() {
+            Some(left) => io.wait_timeout(END_TIMER, left),
+            None => io.forget(END_TIMER),
         }
         if self.lifecycle.is_over() {
             self.sources.reactor.quit();
