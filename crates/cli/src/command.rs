@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::bench::BenchArgs;
 use crate::demo::DemoArgs;
 use crate::error::{self, Error};
 use crate::run::RunArgs;
@@ -61,6 +62,8 @@ pub enum StartVerb {
 pub enum OtherVerb {
     /// Run a fleet of embedded guests, show it live and verify its memory
     Demo(DemoArgs),
+    /// Compare napa with QEMU on the same guest, in one run
+    Bench(BenchArgs),
     /// Show what this host's KVM offers, and what a guest would get
     Features(JsonArgs),
     /// Show what is wrong on this host, and the command that mends it

@@ -7,7 +7,7 @@ pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -32,8 +32,8 @@ pub fn duration_ns(ns: u64) -> String {
 /// A size, rounded to the unit that a person would choose.
 pub fn size(bytes: Bytes) -> String {
     match bytes.0 {
-        0..0x10_0000 => format!("{} KiB", bytes.0 >> 10),
-        0x10_0000..0x4000_0000 => format!("{} MiB", bytes.0 >> 20),
+        0..0xa0_0000 => format!("{} KiB", count(bytes.0 >> 10)),
+        0xa0_0000..0x4000_0000 => format!("{} MiB", bytes.0 >> 20),
         _ => format!("{:.1} GiB", bytes.0 as f64 / f64::from(1 << 30)),
     }
 }
@@ -72,6 +72,7 @@ mod tests {
         for (bytes, expected) in [
             (Bytes(0), "0 KiB"),
             (Bytes::kib(300), "300 KiB"),
+            (Bytes::kib(1200), "1,200 KiB"),
             (Bytes::mib(96), "96 MiB"),
             (Bytes::mib(1536), "1.5 GiB"),
         ] {

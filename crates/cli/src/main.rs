@@ -4,6 +4,7 @@
 //! from it. Each verb is a module; a verb that can fail returns an [`Error`](error::Error), which is printed
 //! here as one line.
 
+mod bench;
 mod client;
 mod command;
 mod demo;
@@ -36,6 +37,7 @@ fn perform(verb: Verb) -> Result<ExitCode, error::Error> {
 fn perform_other(verb: OtherVerb) -> Result<ExitCode, error::Error> {
     match verb {
         OtherVerb::Demo(arguments) => demo::demo(&arguments),
+        OtherVerb::Bench(arguments) => bench::bench(&arguments),
         OtherVerb::Features(arguments) => features::features(&arguments),
         OtherVerb::Doctor(arguments) => doctor::doctor(&arguments),
         OtherVerb::Status(arguments) => client::status(&arguments),

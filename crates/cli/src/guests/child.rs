@@ -18,7 +18,7 @@ use super::reader::LineReader;
 use crate::error::Error;
 
 /// This binary, whatever has become of the file that it was started from.
-const SELF: &str = "/proc/self/exe";
+pub const SELF: &str = "/proc/self/exe";
 /// How long an orderly stop may take that nobody waits for any more.
 const ORPHAN_STOP_S: &str = "5";
 
@@ -89,7 +89,7 @@ impl GuestProcess {
             .stderr(Stdio::piped())
             // Ctrl-C at the terminal is for who started it alone.
             .process_group(0);
-        end_with_parent(&mut command);
+        end_with_parent(&mut command, Signal::TERM);
         let mut child = command.spawn()?;
         let output = LineReader::new(child.stdout.take().expect("it was asked for"));
         let complaints = LineReader::new(child.stderr.take().expect("it was asked for"));
@@ -116,13 +116,15 @@ impl GuestProcess {
     }
 
     /// Gives the lines that the guest has written since.
-    pub fn read(&mut self, on_line: impl FnMut(&str)) {
-        self.output.read(on_line);
-        self.complaints.read(|line| {
-            if !line.is_empty() {
-                self.last_complaint = Some(line.to_owned());
-            }
-        });
+    pub fn read(&mut self, mut on_line: impl FnMut(&str)) {
+        self.output.fill();
+        while let Some(line) = self.output.next_line() {
+            on_line(&line);
+        }
+        self.complaints.fill();
+        while let Some(line) = self.complaints.next_line() {
+            self.last_complaint = Some(line).filter(|line| !line.is_empty()).or(self.last_complaint.take());
+        }
     }
 
     /// The last line that napa wrote about this guest.
@@ -184,11 +186,11 @@ fn kill(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// Lets the kernel send SIGTERM to the child when the thread that starts it dies.
-fn end_with_parent(command: &mut Command) {
+/// Lets the kernel send `signal` to the child when the thread that starts it dies.
+pub fn end_with_parent(command: &mut Command, signal: Signal) {
     let parent = rustix::process::getpid();
     let ask = move || {
-        set_parent_process_death_signal(Some(Signal::TERM))?;
+        set_parent_process_death_signal(Some(signal))?;
         match rustix::process::getppid() {
             Some(now) if now == parent => Ok(()),
             _ => Err(io::ErrorKind::BrokenPipe.into()),

@@ -8,6 +8,7 @@ mod line;
 mod reader;
 mod usage;
 
-pub use child::{Gone, GuestProcess, GuestWords, require_kvm};
+pub use child::{Gone, GuestProcess, GuestWords, SELF, end_with_parent, require_kvm};
 pub use line::{Line, Part, Report};
+pub use reader::LineReader;
 pub use usage::{Footprint, resident};

@@ -1,5 +1,6 @@
 //! Lines out of a pipe that never makes its reader wait.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
 
@@ -12,6 +13,7 @@ const READ_BYTES: usize = 16 << 10;
 pub struct LineReader<R> {
     pipe: Option<R>,
     line: Vec<u8>,
+    complete: VecDeque<String>,
 }
 
 impl<R: Read + AsFd> LineReader<R> {
@@ -21,7 +23,7 @@ impl<R: Read + AsFd> LineReader<R> {
     /// The pipe refused that.
     pub fn new(pipe: R) -> rustix::io::Result<Self> {
         rustix::io::ioctl_fionbio(&pipe, true)?;
-        Ok(Self { pipe: Some(pipe), line: Vec::new() })
+        Ok(Self { pipe: Some(pipe), line: Vec::new(), complete: VecDeque::new() })
     }
 
     /// The pipe, until its other end is closed.
@@ -31,43 +33,46 @@ impl<R: Read + AsFd> LineReader<R> {
 }
 
 impl<R: Read> LineReader<R> {
-    /// Reads what is there and gives the lines that are complete, without line ends; control characters
-    /// are replaced. At the end of the pipe, what is left counts as a line.
-    pub fn read(&mut self, mut on_line: impl FnMut(&str)) {
+    /// Takes what is in the pipe. At the end of the pipe, what is left counts as a line.
+    pub fn fill(&mut self) {
         let Some(pipe) = &mut self.pipe else { return };
         let mut buffer = [0; READ_BYTES];
         match pipe.read(&mut buffer) {
-            Ok(0) => self.end(&mut on_line),
-            Ok(count) => self.feed(&buffer[..count], &mut on_line),
+            Ok(0) => self.end(),
+            Ok(count) => self.feed(&buffer[..count]),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            Err(_) => self.end(&mut on_line),
+            Err(_) => self.end(),
         }
     }
 
-    fn feed(&mut self, bytes: &[u8], on_line: &mut impl FnMut(&str)) {
+    /// The next complete line, without its end; control characters are replaced.
+    pub fn next_line(&mut self) -> Option<String> {
+        self.complete.pop_front()
+    }
+
+    fn feed(&mut self, bytes: &[u8]) {
         for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
             let text = piece.strip_suffix(b"\n").unwrap_or(piece);
             let room = LINE_BYTES_MAX.saturating_sub(self.line.len());
             self.line.extend_from_slice(&text[..text.len().min(room)]);
             if text.len() < piece.len() {
-                self.emit(on_line);
+                self.complete();
             }
         }
     }
 
-    fn end(&mut self, on_line: &mut impl FnMut(&str)) {
+    fn end(&mut self) {
         self.pipe = None;
         if !self.line.is_empty() {
-            self.emit(on_line);
+            self.complete();
         }
     }
 
-    fn emit(&mut self, on_line: &mut impl FnMut(&str)) {
+    fn complete(&mut self) {
         let line = String::from_utf8_lossy(&self.line);
         let visible = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
-        let line: String = line.trim_end_matches('\r').chars().map(visible).collect();
+        self.complete.push_back(line.trim_end_matches('\r').chars().map(visible).collect());
         self.line.clear();
-        on_line(&line);
     }
 }
 
@@ -76,14 +81,12 @@ mod tests {
     use super::*;
 
     fn lines(pieces: &[&[u8]]) -> Vec<String> {
-        let mut reader = LineReader { pipe: Some(std::io::empty()), line: Vec::new() };
-        let mut lines = Vec::new();
-        for piece in pieces {
-            reader.feed(piece, &mut |line: &str| lines.push(line.to_owned()));
-        }
-        reader.read(|line| lines.push(line.to_owned()));
+        let mut reader =
+            LineReader { pipe: Some(std::io::empty()), line: Vec::new(), complete: VecDeque::new() };
+        pieces.iter().for_each(|piece| reader.feed(piece));
+        reader.fill();
         assert!(reader.pipe.is_none());
-        lines
+        std::iter::from_fn(|| reader.next_line()).collect()
     }
 
     #[test]

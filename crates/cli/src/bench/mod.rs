@@ -1,0 +1,231 @@
+//! `napa bench`: napa and QEMU run the same embedded guest in turn, and are compared.
+//!
+//! ```text
+//!  subject (command lines) -> vm (process, time, words) -> start | memory | disk | latency -> figure -> table | JSON
+//! ```
+//!
+//! Subjects take turns within each repetition, so that a busy moment of the host meets all of them; medians are
+//! quoted. The exit code says whether it was measured, not what came out. This process has one thread: its
+//! network namespace is its own.
+
+mod figure;
+mod memory;
+mod network;
+mod qemu;
+mod sample;
+mod start;
+mod subject;
+mod table;
+mod vm;
+
+use std::fs::{self, File};
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use napa_sys::signal::SignalFd;
+use napa_units::Bytes;
+use serde::Serialize;
+use tempfile::TempDir;
+
+use self::figure::{Figure, Subject};
+use self::network::Taps;
+use self::qemu::Qemu;
+use self::subject::{Machine, Vmms};
+use self::vm::Vm;
+use crate::error::Error;
+use crate::guests::require_kvm;
+use crate::output::{self, Style};
+
+/// VMs that run at once where pages are shared between them.
+const VMS_AT_ONCE: usize = 8;
+/// The disk of a VM whose disk is not what is measured.
+const SMALL_DISK: Bytes = Bytes::mib(64);
+
+/// The flags of `napa bench`.
+#[derive(Args, Debug)]
+pub struct BenchArgs {
+    /// What to measure
+    #[arg(value_enum, default_value = "all")]
+    what: What,
+    /// QEMU's program, or the folder its packages were unpacked to [default: found]
+    #[arg(long, value_name = "PATH", conflicts_with = "napa_only")]
+    qemu: Option<PathBuf>,
+    /// Measure napa alone
+    #[arg(long)]
+    napa_only: bool,
+    /// Fewer repetitions, shorter runs
+    #[arg(long)]
+    quick: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// From exec to the guest's first byte
+    Start,
+    /// Memory, threads and wake-ups of an idle VM
+    Memory,
+    /// Everything
+    All,
+}
+
+/// Why there are no figures.
+#[derive(Debug, thiserror::Error)]
+enum BenchError {
+    /// Something that the user asked for cannot be.
+    #[error("{0}")]
+    Input(String),
+    /// A VMM or the host failed.
+    #[error("{0}")]
+    Failed(String),
+    /// Somebody ended the benchmark.
+    #[error("the benchmark was interrupted; its VMs have ended")]
+    Interrupted,
+}
+
+/// What is printed as JSON.
+#[derive(Serialize)]
+struct Report<'a> {
+    qemu: Option<&'a str>,
+    figures: &'a [Figure],
+    not_measured: &'a [String],
+}
+
+/// What all measurements need.
+struct Bench {
+    vmms: Vmms,
+    signals: SignalFd,
+    /// Why there are none, otherwise.
+    taps: Result<Taps, String>,
+    disks: Vec<PathBuf>,
+    quick: bool,
+    /// Deleted at the end, with everything in it.
+    _folder: TempDir,
+}
+
+/// Runs the benchmark.
+pub fn bench(arguments: &BenchArgs) -> Result<ExitCode, Error> {
+    require_kvm()?;
+    let (bench, version) = Bench::prepare(arguments)?;
+    let figures = bench.measure(arguments.what);
+    bench.progress("");
+    let figures = figures?;
+    let not_measured: Vec<String> = bench.taps.as_ref().err().cloned().into_iter().collect();
+    if arguments.json {
+        let qemu = version.as_deref();
+        return output::print_json(&Report { qemu, figures: &figures, not_measured: &not_measured });
+    }
+    let heading = version.map_or(String::new(), |version| format!("{version}\n\n"));
+    output::print((heading + &table::render(&figures, &not_measured, Style::for_output())).as_bytes())
+}
+
+impl Bench {
+    fn prepare(arguments: &BenchArgs) -> Result<(Self, Option<String>), BenchError> {
+        let qemu = match arguments.napa_only {
+            true => None,
+            false => Some(Qemu::find(arguments.qemu.as_deref())?),
+        };
+        let version = qemu.as_ref().map(Qemu::version).transpose()?;
+        // Before any VM starts: a signal must find somebody who ends it.
+        let signals = SignalFd::new(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP])
+            .map_err(|error| BenchError::failed(format!("cannot collect signals: {error}")))?;
+        let folder = tempfile::Builder::new().prefix("napa-bench-").tempdir().map_err(no_folder)?;
+        let kernel = folder.path().join("guest.elf");
+        fs::write(&kernel, napa_guest::IMAGE).map_err(no_folder)?;
+        let disks = small_disks(folder.path()).map_err(no_folder)?;
+        let taps = Taps::make(VMS_AT_ONCE).map_err(|error| {
+            format!("network cards, with either VMM: no private network namespace with taps can be made ({error}): run as root")
+        });
+        let vmms = Vmms { kernel, qemu };
+        Ok((Self { vmms, signals, taps, disks, quick: arguments.quick, _folder: folder }, version))
+    }
+
+    fn measure(&self, what: What) -> Result<Vec<Figure>, BenchError> {
+        let mut figures = Vec::new();
+        if matches!(what, What::Start | What::All) {
+            figures.extend(start::measure(self)?);
+        }
+        if matches!(what, What::Memory | What::All) {
+            figures.extend(memory::measure(self)?);
+        }
+        Ok(figures)
+    }
+
+    /// Starts `machine`.
+    fn start(&self, subject: Subject, machine: Machine<'_>) -> Result<Vm<'_>, BenchError> {
+        let command = self.vmms.command(subject, machine).ok_or_else(|| {
+            BenchError::failed(format!("{} cannot run a guest here", subject::name(subject)))
+        })?;
+        Vm::start(subject::name(subject), command, &self.signals)
+    }
+
+    /// The disk of VM `index` of those that run at once.
+    fn disk(&self, index: usize) -> &Path {
+        &self.disks[index]
+    }
+
+    /// The tap of VM `index` of those that run at once, if there are any.
+    fn tap(&self, index: usize) -> Option<&str> {
+        self.taps.as_ref().ok().map(|taps| taps.name(index))
+    }
+
+    /// What the machines under measurement have.
+    fn devices(&self) -> &'static str {
+        match self.taps {
+            Ok(_) => "128 MiB, console, disk, net, rng",
+            Err(_) => "128 MiB, console, disk, rng",
+        }
+    }
+
+    /// The first of a pair, or the second for a quick run.
+    fn effort(&self, (usual, quick): (usize, usize)) -> usize {
+        if self.quick { quick } else { usual }
+    }
+
+    /// Says what is done, in the place of what was said before; nothing where nobody looks.
+    fn progress(&self, what: &str) {
+        if io::stderr().is_terminal() {
+            // It is no loss if that does not arrive.
+            let _ = write!(io::stderr(), "\r\x1b[K{what}");
+        }
+    }
+}
+
+impl BenchError {
+    fn input(what: impl Into<String>) -> Self {
+        Self::Input(what.into())
+    }
+
+    fn failed(what: impl Into<String>) -> Self {
+        Self::Failed(what.into())
+    }
+}
+
+impl From<BenchError> for Error {
+    fn from(error: BenchError) -> Self {
+        match error {
+            BenchError::Input(what) => Self::BadInput(what),
+            BenchError::Failed(_) | BenchError::Interrupted => Self::failure(error),
+        }
+    }
+}
+
+fn small_disks(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let make = |index| {
+        let path = folder.join(format!("disk{index}.raw"));
+        File::create(&path)?.set_len(SMALL_DISK.0)?;
+        Ok(path)
+    };
+    (0..VMS_AT_ONCE).map(make).collect()
+}
+
+fn no_folder(error: io::Error) -> BenchError {
+    BenchError::failed(format!(
+        "cannot make files to measure with: {error}; set TMPDIR to a folder with room"
+    ))
+}
