@@ -11,12 +11,31 @@ use std::time::{Duration, Instant};
 /// Long enough for an error far below one part in a thousand.
 const SAMPLE: Duration = Duration::from_millis(50);
 
+/// A reading of both clocks is taken when it was not interrupted for longer than this.
+const READING_MAX: Duration = Duration::from_micros(5);
+
+/// After this many interrupted readings the last one has to do.
+const READINGS_MAX: u32 = 10_000;
+
 /// The frequency in kHz.
 pub(crate) fn frequency_khz() -> u64 {
-    let (ticks, start) = (ticks(), Instant::now());
+    let (first_ticks, first) = read_together();
     sleep(SAMPLE);
-    let (elapsed_ticks, elapsed) = (self::ticks() - ticks, start.elapsed());
-    (u128::from(elapsed_ticks) * 1_000_000 / elapsed.as_nanos()) as u64
+    let (second_ticks, second) = read_together();
+    (u128::from(second_ticks - first_ticks) * 1_000_000 / (second - first).as_nanos()) as u64
+}
+
+/// The counter and the time of one moment, also on a machine that is busy with something else.
+fn read_together() -> (u64, Instant) {
+    let mut reading = (ticks(), Instant::now());
+    for _ in 0..READINGS_MAX {
+        let before = Instant::now();
+        reading = (ticks(), before);
+        if before.elapsed() < READING_MAX {
+            break;
+        }
+    }
+    reading
 }
 
 fn ticks() -> u64 {

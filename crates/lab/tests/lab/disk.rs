@@ -46,7 +46,7 @@ fn debian_boots_to_a_login_on_one_vcpu(lab: &Lab) -> Result<()> {
     let mut job = guest::log_in_to_debian(&host, "/images/bzImage-6.12", &[])?;
     guest::type_and_expect(&mut job, "echo cpus-$(nproc)", "cpus-1")?;
     guest::type_and_expect(&mut job, "echo pid1-$(cat /proc/1/comm)", "pid1-systemd")?;
-    guest::type_and_expect(&mut job, "uname -r > /root/witness; sync; echo written", "written")?;
+    guest::type_and_expect(&mut job, "uname -r > /root/witness; sync; echo writ''ten", "written")?;
     job.write(b"poweroff\n")?;
     let output = job.wait(DEBIAN_WAIT)?;
     ensure!(output.status == 0, "napa ended with code {}:\n{}", output.status, output.error_text());
@@ -66,10 +66,9 @@ fn debian_on_two_vcpus(lab: &Lab) -> Result<()> {
     host.run_within(&["napa", "stop", "debian"], DEBIAN_WAIT)?;
     let output = job.wait(DEBIAN_WAIT)?;
     ensure!(output.status == 0, "napa ended with code {}:\n{}", output.status, output.error_text());
-    ensure!(!host.console().contains("EXT4-fs error"), "the guest left a damaged file system");
-    host.shell(
-        "mkdir -p /run/disk; mount -o loop,ro /images/debian.ext4 /run/disk; \
-        ls /run/disk/var/log/journal /run/disk/var/lib/systemd; umount /run/disk || true",
-    )?;
+    // An orderly end leaves nothing for the journal to repair.
+    let log =
+        host.shell("mkdir -p /run/disk; mount -o loop,ro /images/debian.ext4 /run/disk; dmesg | tail -n 5")?;
+    ensure!(log.contains("mounted filesystem") && !log.contains("recovery"), "the mount said:\n{log}");
     Ok(())
 }

@@ -73,7 +73,7 @@ pub fn start(host: &Host, script: &str, flags: &[&str], marker: &str) -> Result<
 /// # Errors
 /// There is no login, or it fails.
 pub fn log_in_to_debian(host: &Host, kernel: &str, flags: &[&str]) -> Result<Job> {
-    let command_line = "console=ttyS0 quiet systemd.show_status=false root=/dev/vda";
+    let command_line = "console=hvc0 quiet systemd.show_status=false root=/dev/vda";
     let disk = ["--disk", "path=/images/debian.ext4"];
     let words = [words(kernel, "512M", command_line).as_slice(), &disk, flags].concat();
     let mut job = host.spawn(&words)?;
@@ -83,10 +83,11 @@ pub fn log_in_to_debian(host: &Host, kernel: &str, flags: &[&str]) -> Result<Job
     Ok(job)
 }
 
-/// Types a command at the prompt of [`log_in_to_debian`], and waits for the line `marker` that it prints.
+/// Types a command at the prompt of [`log_in_to_debian`], and waits for the `marker` that it prints. The
+/// terminal echoes the command, so the marker must not stand in it.
 ///
 /// # Errors
-/// The line does not come.
+/// The marker does not come.
 pub fn type_and_expect(job: &mut Job, command: &str, marker: &str) -> Result<()> {
     job.write(format!("{command}\n").as_bytes())?;
     // The terminal echoes the command; what it prints follows a line's end.
