@@ -15,7 +15,9 @@ pub const LOW_RAM_END: u64 = 0xa_0000;
 /// Where the ACPI tables are put; the root pointer comes first.
 pub const ACPI_START: u64 = 0xe_0000;
 /// End of the room for ACPI tables.
-pub const ACPI_END: u64 = 0x10_0000;
+pub const ACPI_END: u64 = RESET_VECTOR;
+/// Where a PC's firmware is entered after a reset, in real mode as F000:FFF0.
+pub const RESET_VECTOR: u64 = 0xf_fff0;
 /// Start of memory above the hole at 640 KiB; kernels are loaded from here on.
 pub const HIGH_RAM_START: u64 = 0x10_0000;
 

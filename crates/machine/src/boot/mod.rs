@@ -27,6 +27,14 @@ use crate::plan::Plan;
 const CMDLINE_MAX: usize = 2048;
 const CMDLINE_ADDRESS: u64 = 0x2_0000;
 
+/// What stands at the reset vector: it writes the reset register. Linux goes there when it reboots a
+/// hardware-reduced machine that has no EFI.
+const RESET_CODE: [u8; 9] = {
+    let [port_low, port_high] = layout::RESET_PORT.to_le_bytes();
+    // mov dx, port; mov al, value; out dx, al; hlt; jmp back to hlt.
+    [0xba, port_low, port_high, 0xb0, layout::RESET_VALUE, 0xee, 0xf4, 0xeb, 0xfd]
+};
+
 /// What to boot.
 pub struct Source<'a> {
     /// The kernel.
@@ -120,6 +128,7 @@ pub fn load(
     let low_end = plan.ram[0].size.0;
     let placed = image::load(ram, low_end, source)?;
     write_cmdline(ram, source.cmdline)?;
+    write(ram, "the reset vector", layout::RESET_VECTOR, &RESET_CODE)?;
     let initrd = source.initrd.map(|file| load_initrd(ram, low_end, file, &placed)).transpose()?;
     let info = BootInfo { plan, cmdline: source.cmdline, initrd, root_pointer };
     match placed.kind {
@@ -160,7 +169,7 @@ impl BootInfo<'_> {
         let low = &self.plan.ram[0];
         let mut map = vec![
             entry(0, layout::LOW_RAM_END, MAP_RAM),
-            entry(layout::ACPI_START, layout::ACPI_END, MAP_RESERVED),
+            entry(layout::ACPI_START, layout::HIGH_RAM_START, MAP_RESERVED),
             entry(layout::HIGH_RAM_START, low.size.0, MAP_RAM),
             entry(layout::ECAM_START, layout::ECAM_START + layout::ECAM_SIZE, MAP_RESERVED),
         ];
