@@ -43,6 +43,8 @@ pub struct Control {
     connections: Connections,
     /// Connections that wait for a pause to be complete, with their requests.
     waiting: Vec<(ConnectionId, Request)>,
+    /// The person at the terminal waits for it too.
+    console_waits: bool,
     /// A signal has asked for a stop before.
     was_signalled: bool,
 }
@@ -55,6 +57,7 @@ impl Control {
             lifecycle,
             connections: Connections::default(),
             waiting: Vec::new(),
+            console_waits: false,
             was_signalled: false,
         }
     }
@@ -78,7 +81,16 @@ impl Control {
             ConsoleCommand::Resume => Command::Resume,
             ConsoleCommand::Status => Command::Status,
         };
-        let said = match self.carry_out(command, io) {
+        let outcome = self.carry_out(command, io);
+        if command == Command::Pause && outcome.is_ok() && !self.lifecycle.is_paused() {
+            self.console_waits = true;
+        } else {
+            self.say(outcome);
+        }
+    }
+
+    fn say(&self, outcome: Result<Status, RpcError>) {
+        let said = match outcome {
             Ok(status) => format!("the VM is {}", status.state),
             Err(error) => error.message,
         };
@@ -144,6 +156,9 @@ impl Control {
 
     fn answer_waiting(&mut self, io: &mut Io<'_>) {
         let Some(outcome) = self.lifecycle.pause_outcome() else { return };
+        if std::mem::take(&mut self.console_waits) {
+            self.say(outcome.clone());
+        }
         for (connection, request) in self.waiting.drain(..) {
             if let Some(response) = request.answer(outcome.clone()) {
                 self.connections.send(connection, &response, io);
