@@ -1,0 +1,86 @@
+//! Guests of a few instructions, for what no well-behaved guest does. They are entered by PVH: 32-bit
+//! protected mode, flat segments, no stack.
+
+const LOAD_ADDRESS: u32 = 0x10_0000;
+
+/// Writes `R` and a line break to the serial port.
+const SAY_R: [u8; 10] = [
+    0x66, 0xba, 0xf8, 0x03, // mov dx, 0x3f8
+    0xb0, b'R', 0xee, // mov al, 'R'; out dx, al
+    0xb0, b'\n', 0xee, // mov al, '\n'; out dx, al
+];
+
+/// Sleeps with interrupts off, whatever it is asked.
+pub fn stubborn() -> Vec<u8> {
+    let sleep = [0xfa, 0xf4, 0xeb, 0xfd]; // cli; again: hlt; jmp again
+    [&SAY_R[..], &sleep].concat()
+}
+
+/// Jumps to where nothing answers: KVM cannot fetch an instruction there.
+pub fn lost() -> Vec<u8> {
+    let jump = [0xb8, 0x00, 0x00, 0x00, 0xd0, 0xff, 0xe0]; // mov eax, 0xd0000000; jmp eax
+    [&SAY_R[..], &jump].concat()
+}
+
+/// Resets the machine as soon as it runs.
+pub fn restless() -> Vec<u8> {
+    let reset = [
+        0x66, 0xba, 0xf9, 0x0c, // mov dx, 0xcf9
+        0xb0, 0x06, 0xee, // mov al, 6; out dx, al
+        0xf4, 0xeb, 0xfd, // again: hlt; jmp again
+    ];
+    [&SAY_R[..], &reset].concat()
+}
+
+/// Writes the first four bytes of the configuration of the device in slot 1, as a number in hexadecimal,
+/// whenever they change. For a console these are columns and rows (VIRTIO 1.3 §5.3.4).
+pub fn watcher() -> Vec<u8> {
+    vec![
+        0x66, 0xba, 0xf8, 0x03, // mov dx, 0x3f8
+        0x31, 0xdb, // xor ebx, ebx
+        0xa1, 0x00, 0x20, 0x00, 0xc0, // look: mov eax, [0xc0002000]
+        0x39, 0xd8, // cmp eax, ebx
+        0x74, 0xf7, // je look
+        0x89, 0xc3, // mov ebx, eax
+        0xb9, 0x08, 0x00, 0x00, 0x00, // mov ecx, 8
+        0xc1, 0xc0, 0x04, // digit: rol eax, 4
+        0x89, 0xc6, // mov esi, eax
+        0x24, 0x0f, // and al, 15
+        0x3c, 0x0a, // cmp al, 10
+        0x72, 0x02, // jb small
+        0x04, 0x27, // add al, 'a' - '0' - 10
+        0x04, 0x30, // small: add al, '0'
+        0xee, // out dx, al
+        0x89, 0xf0, // mov eax, esi
+        0xe2, 0xec, // loop digit
+        0xb0, b'\n', 0xee, // mov al, '\n'; out dx, al
+        0xeb, 0xd7, // jmp look
+    ]
+}
+
+/// An ELF image that says where it is entered by PVH, and that it may run at privilege level 3.
+pub fn image(code: &[u8]) -> Vec<u8> {
+    const HEADERS_END: u64 = 64 + 2 * 56;
+    let note = |owner: &[u8; 4], owner_length: u32, kind: u32, value: u32| {
+        let head: Vec<u8> = [owner_length, 4, kind].iter().flat_map(|word| word.to_le_bytes()).collect();
+        let padding: &[u8] = if owner_length > 4 { &[0; 4] } else { &[] };
+        [&head[..], owner, padding, &value.to_le_bytes()].concat()
+    };
+    let notes = [note(b"Xen\0", 4, 18, LOAD_ADDRESS), note(b"napa", 5, 1, 1)].concat();
+    let mut image = vec![0; 64];
+    image[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+    image[16..24].copy_from_slice(&[2, 0, 62, 0, 1, 0, 0, 0]);
+    image[24..32].copy_from_slice(&u64::from(LOAD_ADDRESS).to_le_bytes());
+    image[32] = 64;
+    image[52..58].copy_from_slice(&[64, 0, 56, 0, 2, 0]);
+    let mut segment = |kind: u32, offset: u64, address: u64, size: usize| {
+        image.extend([kind.to_le_bytes(), 5_u32.to_le_bytes()].concat());
+        let size = size as u64;
+        image.extend([offset, address, address, size, size, 4].iter().flat_map(|word| word.to_le_bytes()));
+    };
+    segment(1, HEADERS_END, LOAD_ADDRESS.into(), code.len());
+    segment(4, HEADERS_END + code.len() as u64, 0, notes.len());
+    image.extend_from_slice(code);
+    image.extend(notes);
+    image
+}
