@@ -52,6 +52,27 @@ fn starts_are_measured() {
 }
 
 #[test]
+fn a_named_disk_is_only_read() {
+    let Some(folder) = scratch() else { return };
+    let disk = folder.path().join("disk");
+    let content = vec![7; 4 << 20];
+    fs::write(&disk, &content).unwrap();
+    let words = ["disk", "--napa-only", "--quick", "--json", "--device", disk.to_str().unwrap()];
+    let output = bench(folder.path(), &words);
+    let error = String::from_utf8(output.stderr).unwrap();
+    if error.contains("Invalid argument") {
+        println!("skipped: the file system of {} has no direct I/O", folder.path().display());
+        return;
+    }
+    assert_eq!(output.status.code(), Some(0), "{error}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let names = report["figures"].as_array().unwrap().iter().map(|figure| figure["name"].as_str().unwrap());
+    assert_eq!(names.filter(|name| name.contains(" read, ")).count(), 3, "{report:#}");
+    assert_eq!(report["figures"].as_array().unwrap().len(), 3);
+    assert_eq!(fs::read(&disk).unwrap(), content);
+}
+
+#[test]
 fn a_qemu_that_is_none_is_refused() {
     let Some(folder) = scratch() else { return };
     for (path, expected) in [("absent", "there is no QEMU"), ("/bin/false", "is no QEMU")] {

@@ -8,12 +8,17 @@
 //! quoted. The exit code says whether it was measured, not what came out. This process has one thread: its
 //! network namespace is its own.
 
+mod disk;
 mod figure;
+mod host_loop;
+mod latency;
+mod load;
 mod memory;
 mod network;
 mod qemu;
 mod sample;
 mod start;
+mod storage;
 mod subject;
 mod table;
 mod vm;
@@ -32,7 +37,8 @@ use tempfile::TempDir;
 use self::figure::{Figure, Subject};
 use self::network::Taps;
 use self::qemu::Qemu;
-use self::subject::{Machine, Vmms};
+use self::storage::Storage;
+use self::subject::{Disk, Machine, Vmms};
 use self::vm::Vm;
 use crate::error::Error;
 use crate::guests::require_kvm;
@@ -55,6 +61,12 @@ pub struct BenchArgs {
     /// Measure napa alone
     #[arg(long)]
     napa_only: bool,
+    /// Measure disks on this file or block device instead of one made for it; it is only read
+    #[arg(long, value_name = "PATH")]
+    device: Option<PathBuf>,
+    /// Let --device be written to as well: WHAT IT HOLDS IS LOST
+    #[arg(long, requires = "device")]
+    overwrite: bool,
     /// Fewer repetitions, shorter runs
     #[arg(long)]
     quick: bool,
@@ -70,6 +82,10 @@ enum What {
     Start,
     /// Memory, threads and wake-ups of an idle VM
     Memory,
+    /// Transfers a second, on a file and on a device in memory
+    Disk,
+    /// From a doorbell to its completion
+    Latency,
     /// Everything
     All,
 }
@@ -105,17 +121,16 @@ struct Bench {
     disks: Vec<PathBuf>,
     quick: bool,
     /// Deleted at the end, with everything in it.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// Runs the benchmark.
 pub fn bench(arguments: &BenchArgs) -> Result<ExitCode, Error> {
     require_kvm()?;
     let (bench, version) = Bench::prepare(arguments)?;
-    let figures = bench.measure(arguments.what);
+    let measured = bench.measure(arguments);
     bench.progress("");
-    let figures = figures?;
-    let not_measured: Vec<String> = bench.taps.as_ref().err().cloned().into_iter().collect();
+    let (figures, not_measured) = measured?;
     if arguments.json {
         let qemu = version.as_deref();
         return output::print_json(&Report { qemu, figures: &figures, not_measured: &not_measured });
@@ -142,18 +157,63 @@ impl Bench {
             format!("network cards, with either VMM: no private network namespace with taps can be made ({error}): run as root")
         });
         let vmms = Vmms { kernel, qemu };
-        Ok((Self { vmms, signals, taps, disks, quick: arguments.quick, _folder: folder }, version))
+        Ok((Self { vmms, signals, taps, disks, quick: arguments.quick, folder }, version))
     }
 
-    fn measure(&self, what: What) -> Result<Vec<Figure>, BenchError> {
-        let mut figures = Vec::new();
-        if matches!(what, What::Start | What::All) {
+    /// The figures, and what there are none of.
+    fn measure(&self, arguments: &BenchArgs) -> Result<(Vec<Figure>, Vec<String>), BenchError> {
+        let wants = |what| arguments.what == what || arguments.what == What::All;
+        let (mut figures, mut missing) = (Vec::new(), Vec::new());
+        if wants(What::Start) || wants(What::Memory) {
+            missing.extend(self.taps.as_ref().err().cloned());
+        }
+        if wants(What::Start) {
             figures.extend(start::measure(self)?);
         }
-        if matches!(what, What::Memory | What::All) {
+        if wants(What::Memory) {
             figures.extend(memory::measure(self)?);
         }
-        Ok(figures)
+        if wants(What::Disk) || wants(What::Latency) {
+            let storages = self.storages(arguments, &mut missing);
+            if wants(What::Disk) {
+                figures.extend(disk::measure(self, &storages)?);
+            }
+            if wants(What::Latency)
+                && let Some(storage) = storages.last()
+            {
+                figures.extend(latency::measure(self, storage)?);
+            }
+        }
+        Ok((figures, missing))
+    }
+
+    /// What disks are measured on. The last is the one with the least latency of its own.
+    fn storages(&self, arguments: &BenchArgs, missing: &mut Vec<String>) -> Vec<Storage> {
+        if let Some(path) = &arguments.device {
+            return vec![Storage::named(path, arguments.overwrite)];
+        }
+        self.progress("disk: making a file and a device in memory");
+        let file = Storage::file(self.folder.path()).map_err(|error| {
+            format!("disks on a file: {error}; set TMPDIR to a folder on a disk with 512 MiB")
+        });
+        let memory = Storage::in_memory().map_err(|error| {
+            format!("disks on a device in memory: {error}; run as root on a host with zram (modprobe zram)")
+        });
+        let mut storages = Vec::new();
+        for made in [file, memory] {
+            match made {
+                Ok(storage) => storages.push(storage),
+                Err(reason) => missing.push(reason),
+            }
+        }
+        storages
+    }
+
+    fn check_signals(&self) -> Result<(), BenchError> {
+        match self.signals.next() {
+            Some(_) => Err(BenchError::Interrupted),
+            None => Ok(()),
+        }
     }
 
     /// Starts `machine`.
@@ -165,8 +225,8 @@ impl Bench {
     }
 
     /// The disk of VM `index` of those that run at once.
-    fn disk(&self, index: usize) -> &Path {
-        &self.disks[index]
+    fn disk(&self, index: usize) -> Disk<'_> {
+        Disk { path: &self.disks[index], readonly: false }
     }
 
     /// The tap of VM `index` of those that run at once, if there are any.

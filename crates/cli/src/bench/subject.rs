@@ -22,9 +22,18 @@ pub struct Machine<'a> {
     /// The guest's command line.
     pub cmdline: &'a str,
     /// A virtio disk without the host's page cache.
-    pub disk: Option<&'a Path>,
+    pub disk: Option<Disk<'a>>,
     /// A virtio network card on this tap.
     pub tap: Option<&'a str>,
+}
+
+/// A disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Disk<'a> {
+    /// The file or device.
+    pub path: &'a Path,
+    /// Nobody may write to it.
+    pub readonly: bool,
 }
 
 /// Who is measured.
@@ -56,7 +65,8 @@ impl Vmms {
         command.arg0("napa").args(["run", "--console", "stdio", "--rng", "on", "--kernel"]).arg(&self.kernel);
         command.args(["--memory", &machine.memory.to_string(), "--cmdline", machine.cmdline]);
         if let Some(disk) = machine.disk {
-            command.arg("--disk").arg(join("path=", disk.as_os_str(), ",cache=none"));
+            let tail = if disk.readonly { ",cache=none,readonly" } else { ",cache=none" };
+            command.arg("--disk").arg(join("path=", disk.path.as_os_str(), tail));
         }
         if let Some(tap) = machine.tap {
             command.args(["--net", &format!("tap={tap}")]);
@@ -81,8 +91,13 @@ impl Vmms {
         ]);
         command.args(["-chardev", "null,id=console", "-device", "virtconsole,chardev=console"]);
         if let Some(disk) = machine.disk {
-            let tail = ",format=raw,if=none,id=disk,cache=none,aio=io_uring";
-            command.args(["-object", "iothread,id=io", "-drive"]).arg(join("file=", disk.as_os_str(), tail));
+            let readonly = if disk.readonly { "on" } else { "off" };
+            let tail = format!(",format=raw,if=none,id=disk,cache=none,aio=io_uring,readonly={readonly}");
+            command.args(["-object", "iothread,id=io", "-drive"]).arg(join(
+                "file=",
+                disk.path.as_os_str(),
+                &tail,
+            ));
             command.args(["-device", "virtio-blk-pci,disable-legacy=on,drive=disk,iothread=io"]);
         }
         if let Some(tap) = machine.tap {
@@ -119,7 +134,7 @@ mod tests {
     }
 
     fn machine() -> Machine<'static> {
-        let disk = Some(Path::new("d.raw"));
+        let disk = Some(Disk { path: Path::new("d.raw"), readonly: false });
         Machine { memory: Bytes::mib(128), cmdline: "workload=idle", disk, tap: Some("tap0") }
     }
 
@@ -148,6 +163,14 @@ mod tests {
         }
         assert_eq!(vmms.pair(), [Subject::Napa, Subject::QemuMicrovm]);
         assert!(vmms.command(Subject::Host, machine()).is_none());
+    }
+
+    #[test]
+    fn a_disk_that_is_only_read_is_given_so() {
+        let vmms = Vmms { kernel: "guest.elf".into(), qemu: None };
+        let disk = Some(Disk { path: Path::new("/dev/vdb"), readonly: true });
+        let command = vmms.command(Subject::Napa, Machine { disk, ..machine() }).unwrap();
+        assert!(words(&command).contains("path=/dev/vdb,cache=none,readonly"));
     }
 
     #[test]
