@@ -1,0 +1,4 @@
+//! `napa_fuzz::blk` under libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| napa_fuzz::blk(input));
