@@ -19,7 +19,7 @@ use crate::tools::Tools;
 use crate::unavailable::Unavailable;
 
 /// Changes with what this file makes of the packages.
-const RECIPE: &str = "2";
+const RECIPE: &str = "3";
 
 /// What a minimal Debian lacks to boot, and to be looked at through a console.
 const INCLUDED: &str = "systemd-sysv,systemd,udev,dbus,iproute2,iputils-ping,kmod,netcat-openbsd";

@@ -33,6 +33,17 @@ pub struct Kernel {
     release: String,
 }
 
+/// Busybox reads the text of the indexes, kmod their binary form.
+const MODULE_INDEXES: [&str; 7] = [
+    "modules.dep",
+    "modules.dep.bin",
+    "modules.alias",
+    "modules.alias.bin",
+    "modules.builtin",
+    "modules.builtin.bin",
+    "modules.builtin.modinfo",
+];
+
 /// A module and those it needs, in loading order.
 type Dependencies = Vec<String>;
 
@@ -144,7 +155,7 @@ impl Kernel {
                 fs::read(self.modules_folder().join(name)).with_context(|| format!("read {name}"))?;
             Ok((format!("lib/modules/{}/{name}", self.release), content))
         };
-        ["modules.dep", "modules.alias", "modules.builtin"].into_iter().map(index).collect()
+        MODULE_INDEXES.into_iter().map(index).collect()
     }
 
     fn modules_folder(&self) -> PathBuf {

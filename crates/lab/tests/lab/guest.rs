@@ -89,10 +89,9 @@ pub fn log_in_to_debian(host: &Host, kernel: &str, flags: &[&str]) -> Result<Job
 /// # Errors
 /// The marker does not come.
 pub fn type_and_expect(job: &mut Job, command: &str, marker: &str) -> Result<()> {
+    ensure!(!command.contains(marker), "the echo of `{command}` cannot be told from {marker:?}");
     job.write(format!("{command}\n").as_bytes())?;
-    // The terminal echoes the command; what it prints follows a line's end.
-    job.wait_for(&format!("\n{marker}"), DEBIAN_WAIT)
-        .with_context(|| format!("type `{command}` in the guest"))
+    job.wait_for(marker, DEBIAN_WAIT).with_context(|| format!("type `{command}` in the guest"))
 }
 
 /// The SHA-256 of a file in the host, in hexadecimal digits.
