@@ -8,7 +8,7 @@ type Cut = Vec<Result<Vec<u8>, LineTooLong>>;
 pub fn control(input: &[u8]) {
     let Some((size, bytes)) = input.split_first() else { return };
     let lines = cut(bytes.chunks(usize::from(*size).max(1)));
-    assert_eq!(lines, cut(std::iter::once(bytes)), "where a stream is cut does not matter");
+    assert_eq!(lines, expected(bytes), "lines are what lies between line breaks");
     for line in lines {
         match line {
             Ok(line) => take(&line),
@@ -23,6 +23,13 @@ fn cut<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Cut {
         lines.feed(piece, |line| found.push(line.map(<[u8]>::to_vec)));
     }
     found
+}
+
+/// The lines by the plain rule: what ends with a line break and is not blank.
+fn expected(bytes: &[u8]) -> Cut {
+    let (ended, _) = bytes.split_at(bytes.iter().rposition(|byte| *byte == b'\n').unwrap_or(0));
+    let lines = ended.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+    lines.map(|line| if line.len() > LINE_BYTES_MAX { Err(LineTooLong) } else { Ok(line.to_vec()) }).collect()
 }
 
 fn take(line: &[u8]) {
