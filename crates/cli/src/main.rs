@@ -4,6 +4,9 @@
 //! from it. Each verb is a module; a verb that can fail returns an [`Error`](error::Error), which is printed
 //! here as one line.
 
+// Texts of flags are help for people first: brackets in them mean "may be left out", not links.
+#![allow(rustdoc::broken_intra_doc_links)]
+
 mod bench;
 mod client;
 mod command;

@@ -12,7 +12,7 @@ use crate::command::run_to_text;
 /// Puts this `napa` into the hosts instead of a freshly built one.
 pub const NAPA_VARIABLE: &str = "NAPA_BINARY";
 
-/// The `napa` under test: the one named by [`NAPA_VARIABLE`], or built from this checkout.
+/// The `napa` under test: the one named by `NAPA_BINARY`, or built from this checkout.
 ///
 /// # Errors
 /// It does not build.

@@ -105,17 +105,33 @@ impl Card {
         self.posted.insert((queue, head), (free, bytes));
     }
 
-    /// The next frame of a receive queue, or `None` if there is none for `patience`.
+    /// The next frame of a receive queue, or `None` if there is none for `patience`. What a bridge says of its own
+    /// accord is passed over, and its buffers are posted again.
     pub fn receive_for(&mut self, queue: usize, patience: Duration) -> Option<Frame> {
+        let until = Instant::now() + patience;
+        loop {
+            let (frame, sizes) = self.receive_any(queue, until.saturating_duration_since(Instant::now()))?;
+            if !frame.is_igmp() {
+                return Some(frame);
+            }
+            sizes.into_iter().for_each(|bytes| self.post(queue, 1, bytes));
+        }
+    }
+
+    /// The next frame, and the sizes of the buffers that it came in.
+    fn receive_any(&mut self, queue: usize, patience: Duration) -> Option<(Frame, Vec<u32>)> {
         let first = self.queues[queue].wait_used_for(patience)?;
-        let mut all = self.take_buffer(queue, first);
+        let (mut all, size) = self.take_buffer(queue, first);
+        let mut sizes = vec![size];
         let mut frame = Frame { header: all[..HEADER_BYTES].try_into().unwrap(), bytes: Vec::new() };
         for _ in 1..frame.num_buffers() {
             let next = self.queues[queue].used().expect("a frame's buffers come back together");
-            all.extend(self.take_buffer(queue, next));
+            let (part, size) = self.take_buffer(queue, next);
+            all.extend(part);
+            sizes.push(size);
         }
         frame.bytes = all.split_off(HEADER_BYTES);
-        Some(frame)
+        Some((frame, sizes))
     }
 
     /// The next frame of EtherType `ethertype`; the host's own chatter is passed over.
@@ -129,12 +145,12 @@ impl Card {
         panic!("no frame of type {ethertype:#06x} came");
     }
 
-    fn take_buffer(&mut self, queue: usize, (head, written): (u16, u32)) -> Vec<u8> {
+    fn take_buffer(&mut self, queue: usize, (head, written): (u16, u32)) -> (Vec<u8>, u32) {
         let (address, bytes) = self.posted.remove(&(queue, head)).expect("only posted buffers come back");
         assert!(written <= bytes, "more was written than there is room for");
         let mut data = vec![0; written as usize];
         self.bench.ram.read_slice(&mut data, GuestAddress(address)).unwrap();
-        data
+        (data, bytes)
     }
 
     /// Sends a frame whose header and data are in pieces of their own, and waits until it was taken.

@@ -29,6 +29,13 @@ impl Frame {
         u16::from_be_bytes([self.bytes[12], self.bytes[13]])
     }
 
+    /// A bridge asks now and then who wants its multicast frames.
+    pub fn is_igmp(&self) -> bool {
+        const IPV4: u16 = 0x0800;
+        const IGMP: u8 = 2;
+        self.bytes.len() > 23 && self.ethertype() == IPV4 && self.bytes[23] == IGMP
+    }
+
     pub fn num_buffers(&self) -> u16 {
         u16::from_le_bytes([self.header[10], self.header[11]])
     }

@@ -117,7 +117,12 @@ fn a_frame_waits_for_buffers_that_come_late() {
             for _ in 0..3 {
                 if features == MERGEABLE {
                     bob.post(RECEIVE, 2, 64);
-                    assert!(bob.receive_for(RECEIVE, MOMENT).is_none(), "two buffers are too few");
+                    let early = bob.receive_for(RECEIVE, MOMENT);
+                    assert!(
+                        early.is_none(),
+                        "two buffers are too few for {:x?}",
+                        early.map(|frame| frame.bytes)
+                    );
                     bob.post(RECEIVE, 8, 64);
                 } else {
                     bob.post(RECEIVE, 1, 1526);
