@@ -13,7 +13,11 @@ use napa_lab::{HostKernel, HostOptions, Lab, Stream, qemu};
 #[derive(Subcommand)]
 pub enum Command {
     /// Fetch and build everything, so that hosts start in a second.
-    Build,
+    Build {
+        /// Look for newer packages first.
+        #[arg(long)]
+        update: bool,
+    },
     /// Get a prompt in a host, with napa in the PATH and guests' images in /images.
     Shell {
         #[command(flatten)]
@@ -63,7 +67,7 @@ enum KernelArgument {
 
 pub fn run(command: Command) -> Result<()> {
     match command {
-        Command::Build => Lab::open()?.build()?,
+        Command::Build { update } => build(update)?,
         Command::Shell { host } => {
             let host = host.start()?;
             let code = shell::run(&host)?;
@@ -76,6 +80,13 @@ pub fn run(command: Command) -> Result<()> {
         Command::Clean => Cache::of_this_user()?.clear()?,
     }
     Ok(())
+}
+
+fn build(update: bool) -> Result<()> {
+    if update {
+        Lab::update()?;
+    }
+    Lab::open()?.build()
 }
 
 fn run_in_host(arguments: &HostArguments, words: &[String]) -> Result<()> {

@@ -87,6 +87,15 @@ impl Lab {
         Ok(Lab { cache, tools, qemu, tsc_khz: tsc::frequency_khz() })
     }
 
+    /// Fetches fresh lists of packages: what is built next may be made of newer ones.
+    ///
+    /// # Errors
+    /// The mirror does not answer.
+    pub fn update() -> Result<()> {
+        let cache = Cache::of_this_user()?;
+        [Suite::Bookworm, Suite::Trixie].iter().try_for_each(|suite| Archive::open(&cache, *suite)?.update())
+    }
+
     /// Starts a host with `napa` and the guests' images.
     ///
     /// # Errors

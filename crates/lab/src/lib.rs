@@ -1,4 +1,18 @@
 //! Stock Debian hosts for napa to be tested on.
+//!
+//! [`Lab`] fetches and builds what hosts are made of, [`Host`] is a running one, [`Job`] a command in it.
+//! Everything comes out of Debian packages at test time and is kept in the [`cache`]; nothing is installed,
+//! nothing in a host can reach this machine but through the agent's port, and no QEMU outlives the process
+//! that started it.
+//!
+//! ```text
+//!  this machine                 host (emulated)                    guest
+//!  Lab ─ packages ─ snapshot ─► kernel, busybox, modules
+//!  Host ─ control protocol ───► QEMU
+//!  Job ─ frames on a port ────► agent ─ command ─► napa ─ KVM ───► stock kernel, initramfs or Debian
+//!  Share ─ erofs disk ────────► /share (napa)
+//!  images disk, copy on write ► /images (kernels, disks) ────────► its disk
+//! ```
 
 pub mod apt;
 mod binaries;

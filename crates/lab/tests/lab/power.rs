@@ -22,14 +22,15 @@ const REBOOT: i32 = 80;
 const PANIC: i32 = 81;
 const STOPPED_HARD: i32 = 83;
 
-/// Waits for the button, and says so once the button's device is open.
-const OBEY: &str = "acpid -p /tmp/acpid -l /dev/null; \
-    until ls -l /proc/$(cat /tmp/acpid)/fd | grep -q event; do usleep 10000; done; echo waiting; sleep 1000";
+/// Obeys the button, and goes on once the button's device is open.
+const OBEYING: &str = "acpid -p /tmp/acpid -l /dev/null; \
+    until ls -l /proc/$(cat /tmp/acpid)/fd | grep -q event; do usleep 10000; done;";
 const IGNORE: &str = "echo waiting; sleep 1000";
 
 fn the_power_button_is_pressed_by_sigterm(lab: &Lab) -> Result<()> {
     let host = lab.start(HostKernel::V6_12)?;
-    let mut job = guest::start(&host, OBEY, &["--stop-timeout", "100"], "waiting")?;
+    let script = format!("{OBEYING} echo waiting; sleep 1000");
+    let mut job = guest::start(&host, &script, &["--stop-timeout", "100"], "waiting")?;
     job.signal(SIGTERM)?;
     job.wait_for("guest: power button", GUEST_WAIT)?;
     expect_status(job, 0)
@@ -56,7 +57,7 @@ fn a_panic_and_a_reboot_have_their_own_exit_codes(lab: &Lab) -> Result<()> {
 
 fn the_control_socket_pauses_resumes_and_stops(lab: &Lab) -> Result<()> {
     let host = lab.start(HostKernel::V6_12)?;
-    let ticking = OBEY.replace("sleep 1000", "while true; do echo tick; sleep 1; done");
+    let ticking = format!("{OBEYING} while true; do echo tick; sleep 1; done");
     let mut job = guest::start(&host, &ticking, &["--name", "one", "--stop-timeout", "100"], "tick")?;
     let napa = |verb: &str| host.run_within(&["napa", verb, "one"], GUEST_WAIT);
     let paused = napa("pause")?;

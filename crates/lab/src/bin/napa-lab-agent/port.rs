@@ -9,11 +9,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use napa_lab::protocol::{Decoder, Frame, Hello, Message};
+use rustix::ioctl::{NoArg, Opcode, ioctl, opcode};
 use rustix::time::{ClockId, Timespec, clock_settime};
 
 use crate::job::Job;
 
 const PORT: &str = "/dev/lab/agent";
+
+/// The request RNDRESEEDCRNG.
+const RESEED: Opcode = opcode::none(b'R', 0x07);
 
 /// How long to sleep while nobody has the other end open; a restored host answers within this time.
 const DISCONNECTED_POLL: Duration = Duration::from_millis(5);
@@ -94,10 +98,21 @@ fn take_over(hello: &Hello) {
     if let Err(error) = clock_settime(ClockId::Realtime, time) {
         eprintln!("napa-lab-agent: set the clock: {error}");
     }
-    let random = OpenOptions::new().write(true).open("/dev/urandom");
-    if let Err(error) = random.and_then(|mut random| random.write_all(&hello.entropy)) {
+    if let Err(error) = stir(&hello.entropy) {
         eprintln!("napa-lab-agent: stir the random numbers: {error}");
     }
+}
+
+/// Mixes `entropy` into the kernel's pool, and lets the generator draw from the pool at once: by itself it
+/// would go on with the saved seed for up to a minute.
+#[allow(unsafe_code)] // No safe wrapper knows this request.
+fn stir(entropy: &[u8]) -> std::io::Result<()> {
+    let mut random = OpenOptions::new().write(true).open("/dev/urandom")?;
+    random.write_all(entropy)?;
+    // SAFETY: `_IO('R', 0x07)` is RNDRESEEDCRNG of linux/random.h, which takes no argument.
+    let reseed = unsafe { NoArg::<RESEED>::new() };
+    // SAFETY: the request takes no argument, so the kernel reads and writes no memory of ours.
+    Ok(unsafe { ioctl(&random, reseed) }?)
 }
 
 /// A poisoned lock only means that another job's thread panicked between two whole frames.
