@@ -7,19 +7,18 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::ptr::{NonNull, null_mut};
 use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, opcode, types};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 use super::load::{Load, Outcome};
 use super::storage::Noise;
 
-/// What direct I/O wants addresses to be multiples of, on any disk.
-const ALIGNMENT: usize = 4096;
-
-#[repr(align(4096))]
-#[derive(Clone)]
-struct Page([u8; ALIGNMENT]);
+/// Guest RAM is made of huge pages where it can be, so these buffers are too: small pages would split large
+/// transfers.
+const HUGE_PAGE: usize = 2 << 20;
 
 /// Runs `load` on the file or device at `path` for `duration`.
 ///
@@ -42,35 +41,28 @@ struct Loop<'a> {
     blocks: u64,
     next_block: u64,
     noise: Noise,
-    /// Dropped before the buffers: the kernel has forgotten them by then, for nothing is under way.
+    /// Dropped before the buffers: the kernel has forgotten them by then.
     ring: IoUring,
-    slots: Vec<Slot>,
-}
-
-struct Slot {
-    buffer: Vec<Page>,
-    started: Instant,
+    buffers: Buffers,
+    /// When the transfer of each slot was started.
+    started: Vec<Instant>,
 }
 
 impl<'a> Loop<'a> {
     fn new(file: &'a File, load: Load, blocks: u64) -> io::Result<Self> {
         let mut noise = Noise(1);
-        let pages = (load.block as usize).div_ceil(ALIGNMENT);
-        let mut slot = || {
-            let mut buffer = vec![Page([0; ALIGNMENT]); pages];
-            buffer.iter_mut().for_each(|page| noise.fill(&mut page.0));
-            Slot { buffer, started: Instant::now() }
-        };
-        let slots = (0..load.depth).map(|_| slot()).collect();
+        let mut buffers = Buffers::map(load.block as usize * load.depth as usize)?;
+        noise.fill(buffers.bytes());
+        let started = vec![Instant::now(); load.depth as usize];
         let ring = IoUring::new(load.depth.next_power_of_two())?;
-        Ok(Self { file, load, blocks, next_block: 0, noise, ring, slots })
+        Ok(Self { file, load, blocks, next_block: 0, noise, ring, buffers, started })
     }
 
     fn run(mut self, duration: Duration) -> io::Result<Outcome> {
         let start = Instant::now();
         let mut latencies: Vec<u64> = Vec::new();
         let mut under_way = 0;
-        for slot in 0..self.slots.len() {
+        for slot in 0..self.started.len() {
             self.push(slot);
             under_way += 1;
         }
@@ -83,7 +75,7 @@ impl<'a> Loop<'a> {
             let goes_on = now.duration_since(start) < duration;
             for (slot, result) in done {
                 under_way -= 1;
-                latencies.push(now.duration_since(self.slots[slot].started).as_nanos() as u64);
+                latencies.push(now.duration_since(self.started[slot]).as_nanos() as u64);
                 failure = failure.or(self.failure(result));
                 if goes_on && failure.is_none() {
                     self.push(slot);
@@ -101,16 +93,16 @@ impl<'a> Loop<'a> {
     fn push(&mut self, index: usize) {
         let offset = self.next_offset();
         let (fd, length) = (types::Fd(self.file.as_raw_fd()), self.load.block);
-        let slot = &mut self.slots[index];
-        slot.started = Instant::now();
-        let address = slot.buffer.as_mut_ptr().cast::<u8>();
+        self.started[index] = Instant::now();
+        let place = index * length as usize;
+        let address = self.buffers.bytes()[place..place + length as usize].as_mut_ptr();
         let entry = match self.load.write {
             true => opcode::Write::new(fd, address, length).offset(offset).build(),
             false => opcode::Read::new(fd, address, length).offset(offset).build(),
         };
         let entry = entry.user_data(index as u64);
-        // SAFETY: the buffer has `length` bytes, belongs to this slot alone, and lives until `run` has seen all
-        // transfers end; an error before that drops the ring first, which waits for them.
+        // SAFETY: the buffer has `length` bytes, belongs to this slot alone, is looked at by nobody meanwhile, and
+        // lives until `run` has seen all transfers end; an error before that drops the ring first, which waits.
         unsafe { self.ring.submission().push(&entry) }.expect("the ring has an entry for each slot");
     }
 
@@ -131,6 +123,44 @@ impl<'a> Loop<'a> {
             Ok(_) => Some(io::Error::other("a transfer was cut short")),
             Err(_) => Some(io::Error::from_raw_os_error(-result)),
         }
+    }
+}
+
+/// Memory for all slots, in huge pages where the kernel has them.
+struct Buffers {
+    mapping: NonNull<u8>,
+    mapped_bytes: usize,
+    /// Where the first huge page starts.
+    offset: usize,
+    length: usize,
+}
+
+impl Buffers {
+    fn map(length: usize) -> io::Result<Self> {
+        let mapped_bytes = length.next_multiple_of(HUGE_PAGE) + HUGE_PAGE;
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new private mapping at an address of the kernel's choice touches nothing that exists.
+        let address = unsafe { mmap_anonymous(null_mut(), mapped_bytes, access, MapFlags::PRIVATE) }?;
+        let mapping = NonNull::new(address.cast::<u8>()).expect("the kernel maps nothing at zero by itself");
+        let offset = mapping.addr().get().next_multiple_of(HUGE_PAGE) - mapping.addr().get();
+        // SAFETY: the range is the mapping made above, and the advice changes none of its contents. A kernel
+        // without huge pages refuses; small ones do as well.
+        let _ = unsafe { madvise(address, mapped_bytes, Advice::LinuxHugepage) };
+        Ok(Self { mapping, mapped_bytes, offset, length })
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: `offset` is less than a huge page, one more than `length` needs was mapped.
+        let start = unsafe { self.mapping.add(self.offset) };
+        // SAFETY: the range is mapped until drop, initialised by the kernel, and borrowed from here alone.
+        unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), self.length) }
+    }
+}
+
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this object's own, and no slice of it outlives the object.
+        let _ = unsafe { munmap(self.mapping.as_ptr().cast(), self.mapped_bytes) };
     }
 }
 

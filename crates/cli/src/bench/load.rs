@@ -26,6 +26,8 @@ pub struct Outcome {
     pub p50_ns: f64,
     /// 99th percentile of the latencies, in nanoseconds.
     pub p99_ns: f64,
+    /// How many transfers there were.
+    pub count: f64,
 }
 
 /// What is measured: small and random, alone and many at once; large and in order.
@@ -70,7 +72,7 @@ impl Outcome {
             latencies.get(index).copied().unwrap_or(0) as f64
         };
         let per_second = latencies.len() as f64 / elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
-        Self { per_second, p50_ns: percentile(50), p99_ns: percentile(99) }
+        Self { per_second, p50_ns: percentile(50), p99_ns: percentile(99), count: latencies.len() as f64 }
     }
 
     /// From what a guest reports of a whole phase.
@@ -79,6 +81,7 @@ impl Outcome {
             per_second: report.operations_per_second as f64,
             p50_ns: report.p50_ns as f64,
             p99_ns: report.p99_ns as f64,
+            count: report.operations as f64,
         }
     }
 }
@@ -101,7 +104,7 @@ mod tests {
     #[test]
     fn percentiles_are_of_the_sorted_latencies() {
         let outcome = Outcome::of((1..=100).rev().collect(), Duration::from_secs(2));
-        assert_eq!(outcome, Outcome { per_second: 50.0, p50_ns: 50.0, p99_ns: 99.0 });
+        assert_eq!(outcome, Outcome { per_second: 50.0, p50_ns: 50.0, p99_ns: 99.0, count: 100.0 });
         assert_eq!(Outcome::of(vec![], Duration::ZERO).per_second, 0.0);
     }
 }

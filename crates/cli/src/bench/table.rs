@@ -47,7 +47,7 @@ fn value(figure: &Figure, subject: Subject) -> String {
     let show = |value| figure.unit.show(value);
     match sample.min == sample.max {
         true => show(sample.median),
-        false => format!("{} ({} – {})", show(sample.median), show(sample.min), show(sample.max)),
+        false => format!("{} ({} to {})", show(sample.median), show(sample.min), show(sample.max)),
     }
 }
 
@@ -114,8 +114,8 @@ mod tests {
         let mut threads = Figure::new("memory", "threads", Unit::Count, Better::Lower).limit(None, 4.0, 3.0);
         threads.add(Subject::Napa, &[5.0]);
         let expected = "\
-median (range)      napa                      QEMU microvm  napa/QEMU
-exec to first byte  2.2 ms (2.0 ms – 3.0 ms)  40 ms         0.055
+median (range)      napa                       QEMU microvm  napa/QEMU
+exec to first byte  2.2 ms (2.0 ms to 3.0 ms)  40 ms         0.055
 threads             5
 
 what napa should reach                    napa   at least  aim       verdict
