@@ -20,6 +20,9 @@ pub const CACHE_VARIABLE: &str = "NAPA_CACHE";
 /// the project share the cache.
 const SUPERSEDED_AGE_MAX: Duration = Duration::from_secs(3 * 24 * 3600);
 
+/// Of each kind this many superseded entries are kept at most, so that a day of changes fits on the disk.
+const SUPERSEDED_MAX: usize = 4;
+
 /// The lab's cache.
 #[derive(Debug, Clone)]
 pub struct Cache {
@@ -141,13 +144,19 @@ impl Cache {
     /// Deletes old entries of a kind. Failure is no error: it costs disk space only.
     fn evict(&self, kind: &str, newest: &Path) {
         let Ok(entries) = fs::read_dir(&self.root) else { return };
-        for entry in entries.flatten().filter(|entry| entry.path() != newest) {
-            let name = entry.file_name();
-            let is_kind =
-                name.to_str().and_then(|name| name.rsplit_once('-')).is_some_and(|(name, _)| name == kind);
-            let age = entry.metadata().and_then(|metadata| metadata.modified()).map(|used| used.elapsed());
-            if is_kind && matches!(age, Ok(Ok(age)) if age > SUPERSEDED_AGE_MAX) {
-                let _ = fs::remove_dir_all(entry.path());
+        let is_kind = |path: &Path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.and_then(|name| name.rsplit_once('-')).is_some_and(|(name, _)| name == kind)
+        };
+        let superseded = entries.flatten().map(|entry| entry.path());
+        let superseded = superseded.filter(|path| path != newest && is_kind(path));
+        let age = |path: &Path| fs::metadata(path)?.modified().map(|used| used.elapsed().unwrap_or_default());
+        let mut superseded: Vec<(Duration, PathBuf)> =
+            superseded.filter_map(|path| Some((age(&path).ok()?, path))).collect();
+        superseded.sort();
+        for (position, (age, path)) in superseded.iter().enumerate() {
+            if position >= SUPERSEDED_MAX || *age > SUPERSEDED_AGE_MAX {
+                let _ = fs::remove_dir_all(path);
             }
         }
     }
@@ -274,6 +283,22 @@ mod tests {
         texts.dedup();
         assert_eq!(texts.len(), keys.len());
         assert_eq!(Key::new().with("a").text(), Key::new().with("a").text());
+    }
+
+    #[test]
+    fn only_the_last_few_superseded_entries_are_kept() {
+        let scratch = Scratch::new("count");
+        let cache = Cache::at(&scratch.0).unwrap();
+        let entries: Vec<PathBuf> = (0..8_u64)
+            .map(|number| {
+                let entry = cache.entry("thing", Key::new().with(number.to_string()), |_| Ok(())).unwrap();
+                let used = SystemTime::now() - Duration::from_secs(100 - number);
+                File::open(&entry).unwrap().set_modified(used).unwrap();
+                entry
+            })
+            .collect();
+        let kept: Vec<bool> = entries.iter().map(|entry| entry.exists()).collect();
+        assert_eq!(kept, [false, false, false, true, true, true, true, true]);
     }
 
     #[test]

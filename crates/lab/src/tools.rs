@@ -13,12 +13,11 @@ use crate::cache::Cache;
 use crate::packages::Packages;
 
 /// What must be installed: program and Debian package. `.ci/packages` lists the same packages.
-const INSTALLED: [(&str, &str); 7] = [
+const INSTALLED: [(&str, &str); 6] = [
     ("apt-get", "apt"),
     ("apt-cache", "apt"),
     ("apt-config", "apt"),
     ("dpkg-deb", "dpkg"),
-    ("cargo", "cargo"),
     ("cp", "coreutils"),
     ("unshare", "util-linux"),
 ];
