@@ -1,6 +1,7 @@
 //! The same machine in the words of each VMM.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -108,9 +109,15 @@ impl Vmms {
     }
 }
 
+/// A list of words as both VMMs read it: a comma in a path is written twice.
 fn join(head: &str, path: &OsStr, tail: &str) -> OsString {
     let mut words = OsString::from(head);
-    words.push(path);
+    let mut pieces = path.as_bytes().split(|&byte| byte == b',').map(OsStr::from_bytes);
+    words.push(pieces.next().unwrap_or_default());
+    for piece in pieces {
+        words.push(",,");
+        words.push(piece);
+    }
     words.push(tail);
     words
 }
@@ -171,6 +178,12 @@ mod tests {
         let disk = Some(Disk { path: Path::new("/dev/vdb"), readonly: true });
         let command = vmms.command(Subject::Napa, Machine { disk, ..machine() }).unwrap();
         assert!(words(&command).contains("path=/dev/vdb,cache=none,readonly"));
+    }
+
+    #[test]
+    fn a_comma_in_a_path_is_written_twice() {
+        assert_eq!(join("path=", OsStr::new("a,b,.raw"), ",x"), "path=a,,b,,.raw,x");
+        assert_eq!(join("path=", OsStr::new("a"), ""), "path=a");
     }
 
     #[test]
