@@ -36,7 +36,7 @@ pub struct Summary {
     pub resident_max: Bytes,
     /// From the start of the first process to the first word of the last guest's program, in milliseconds.
     pub start_ms: Option<f64>,
-    /// Private memory of a VM's process beside guest RAM, mean of those measured, in bytes.
+    /// Private anonymous memory of a VM's process beside guest RAM, mean of those measured, in bytes.
     pub overhead: Option<Bytes>,
     /// From the start of the first process to the end of the last, in milliseconds.
     pub elapsed_ms: f64,
@@ -67,7 +67,7 @@ pub struct GuestSummary {
     pub content_errors: u64,
     /// It looked at all of its pages after its work.
     pub checked: bool,
-    /// Private memory of its process beside guest RAM, in bytes.
+    /// Private anonymous memory of its process beside guest RAM, in bytes.
     pub overhead: Option<Bytes>,
     /// From the start of the fleet to the first word of its program, in milliseconds.
     pub ready_ms: Option<f64>,
@@ -93,7 +93,7 @@ impl GuestSummary {
             visits_verified: figures.verified,
             content_errors: figures.errors,
             checked: figures.checked,
-            overhead: member.footprint().map(|footprint| footprint.private),
+            overhead: member.footprint().map(|footprint| footprint.private_anonymous),
             ready_ms: progress.ready_after().map(milliseconds),
         }
     }

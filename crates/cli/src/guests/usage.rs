@@ -11,9 +11,7 @@ use napa_units::Bytes;
 pub struct Footprint {
     /// Resident pages of guest RAM.
     pub guest: Bytes,
-    /// Private pages of everything else: what this process alone costs the host.
-    pub private: Bytes,
-    /// The anonymous ones of them.
+    /// Private anonymous pages of everything else: what nobody but this process can make use of.
     pub private_anonymous: Bytes,
     /// Proportional set size of everything else: shared pages count for a part.
     pub proportional: Bytes,
@@ -72,7 +70,6 @@ impl Footprint {
                 missing -= mapping.size.0;
                 sum.guest.0 += mapping.resident.0;
             } else {
-                sum.private.0 += mapping.private.0;
                 sum.private_anonymous.0 += mapping.private.0.min(mapping.anonymous.0);
                 sum.proportional.0 += mapping.proportional.0;
             }
@@ -155,7 +152,6 @@ Anonymous:            40 kB
     fn what_is_not_guest_ram_is_summed_up() {
         let expected = Footprint {
             guest: Bytes::kib(512),
-            private: Bytes::kib(52),
             private_anonymous: Bytes::kib(44),
             proportional: Bytes::kib(340),
         };
@@ -175,7 +171,7 @@ Anonymous:            40 kB
             .replace("00000000 00:00 0                          [heap]", "00000000 00:00 0")
             .replace("Size:                132 kB", "Size:             262144 kB");
         let footprint = Footprint::of(&smaps, Bytes::mib(384));
-        assert_eq!((footprint.guest, footprint.private), (Bytes::kib(552), Bytes::kib(12)));
+        assert_eq!((footprint.guest, footprint.private_anonymous), (Bytes::kib(552), Bytes::kib(4)));
     }
 
     #[test]
@@ -204,6 +200,6 @@ Anonymous:            40 kB
     fn this_process_can_be_measured() {
         let footprint = Footprint::measure(std::process::id(), Bytes(1 << 50)).unwrap();
         let resident = resident(std::process::id()).unwrap();
-        assert!(resident.0 > 0 && footprint.guest.0 + footprint.private.0 > 0, "{footprint:?}");
+        assert!(resident.0 > 0 && footprint.guest.0 + footprint.private_anonymous.0 > 0, "{footprint:?}");
     }
 }
