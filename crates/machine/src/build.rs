@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_msr_entry, kvm_userspace_memory_region};
-use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use napa_memory::{GuestRam, RamError, allocate, host_address};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
@@ -145,11 +145,6 @@ impl<'a> Machine<'a> {
         // A KVM without memory type ranges counts zero MSRs written; its guests do without them.
         vcpu.set_msrs(&msrs).map_err(refused("model-specific registers"))?;
         Ok(())
-    }
-
-    /// Whether KVM offers a capability to this machine.
-    pub fn has(&self, capability: Cap) -> bool {
-        self.vm.check_extension(capability)
     }
 }
 

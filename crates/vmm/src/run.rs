@@ -67,7 +67,7 @@ fn start(
 fn no_io_uring(error: std::io::Error) -> RunError {
     let mend = match error.raw_os_error() {
         Some(libc::EPERM) => "allow it: sysctl kernel.io_uring_disabled=0",
-        Some(libc::ENOSYS) => "napa needs a kernel with io_uring (Linux 5.11 or later)",
+        Some(libc::ENOSYS) => "boot a kernel with io_uring: Linux 6.1 or newer",
         Some(libc::ENOMEM) => "raise the limit of locked memory: ulimit -l",
         _ => "napa doctor tells more",
     };
