@@ -5,6 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long the kernel may take to close the sockets of a process that has died: it lets go of what an io_uring
+/// held after the process is gone.
+const CLOSE_BOUND: Duration = Duration::from_secs(5);
+/// How often it is looked whether it has.
+const CLOSE_POLL: Duration = Duration::from_millis(2);
 
 /// Why a socket could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -82,13 +89,24 @@ fn remove_stale(path: &Path) -> Result<(), BindError> {
     if !metadata.file_type().is_socket() {
         return Err(BindError::NotSocket(path.to_owned()));
     }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            let refused = |source| BindError::Refused { path: path.to_owned(), source };
-            std::fs::remove_file(path).map_err(refused)
+    let until = Instant::now() + CLOSE_BOUND;
+    loop {
+        match UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                let refused = |source| BindError::Refused { path: path.to_owned(), source };
+                return std::fs::remove_file(path).map_err(refused);
+            }
+            Ok(stream) if has_died(&stream) && Instant::now() < until => std::thread::sleep(CLOSE_POLL),
+            _ => return Err(BindError::InUse(path.to_owned())),
         }
-        _ => Err(BindError::InUse(path.to_owned())),
     }
+}
+
+/// Whether the process that listened at the other end is gone, although its socket still takes connections.
+fn has_died(stream: &UnixStream) -> bool {
+    // A process that cannot be named from here (of another PID namespace) cannot be said to have died.
+    let listener = rustix::net::sockopt::socket_peercred(stream).map(|peer| peer.pid);
+    listener.is_ok_and(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
 }
 
 #[cfg(test)]
@@ -113,6 +131,24 @@ mod tests {
         assert!(matches!(Listener::bind(&path), Err(BindError::InUse(_))));
         drop(listener);
         assert!(!path.exists());
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    /// A socket that outlives the process that listened on it, as one does for a moment that an io_uring held.
+    #[test]
+    fn a_socket_whose_process_has_died_is_waited_for() {
+        let folder = folder("late");
+        let path = folder.join("s");
+        let script = "import os, socket, sys, time\n\
+                      s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen()\n\
+                      if os.fork() == 0: time.sleep(0.3)";
+        let listens = std::process::Command::new("python3").args(["-c", script]).arg(&path).status();
+        if !listens.is_ok_and(|status| status.success()) {
+            println!("skipped: there is no python3 to listen and die");
+            return;
+        }
+        UnixStream::connect(&path).expect("the child still holds the socket");
+        drop(Listener::bind(&path).unwrap());
         std::fs::remove_dir_all(folder).unwrap();
     }
 

@@ -6,6 +6,13 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+/// How long a lock that somebody has is waited for. The kernel lets go of what an io_uring held a little after
+/// the process is gone, and a VM that was killed may be started again at once.
+const RELEASE_BOUND: Duration = Duration::from_millis(500);
+/// How often it is tried.
+const RELEASE_POLL: Duration = Duration::from_millis(5);
 
 /// Why an image could not be locked.
 #[derive(Debug)]
@@ -21,12 +28,16 @@ pub(super) fn lock(image: &File, is_readonly: bool) -> Result<(), LockError> {
     let kind = if is_readonly { libc::F_RDLCK } else { libc::F_WRLCK };
     // Unlike classic record locks, these belong to the open file: two disks of one process exclude
     // each other, and closing another descriptor of the same file releases nothing.
-    match control(image, libc::F_OFD_SETLK, kind) {
-        Ok(_) => Ok(()),
-        Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
-            Err(LockError::Held(holder(image, kind)))
+    let until = Instant::now() + RELEASE_BOUND;
+    loop {
+        match control(image, libc::F_OFD_SETLK, kind) {
+            Ok(_) => return Ok(()),
+            Err(error) if !matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
+                return Err(LockError::Host(error));
+            }
+            Err(_) if Instant::now() < until => std::thread::sleep(RELEASE_POLL),
+            Err(_) => return Err(LockError::Held(holder(image, kind))),
         }
-        Err(error) => Err(LockError::Host(error)),
     }
 }
 
@@ -48,6 +59,20 @@ fn control(image: &File, command: i32, kind: i32) -> io::Result<libc::flock> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_that_ends_soon_is_waited_for() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let open = || File::options().read(true).write(true).open(file.path()).unwrap();
+        let (one, other) = (open(), open());
+        lock(&one, false).unwrap();
+        let ends = std::thread::spawn(move || {
+            std::thread::sleep(RELEASE_BOUND / 10);
+            drop(one);
+        });
+        lock(&other, false).unwrap();
+        ends.join().unwrap();
+    }
 
     #[test]
     fn there_is_one_writer_or_many_readers() {
