@@ -116,7 +116,7 @@ impl<'a> Machine<'a> {
         let pci = Arc::new(PciBus::new(Box::new(|| {})));
         let function = |(device, place): (&SharedDevice, &napa_machine::PciSlot)| {
             let parts = TransportParts {
-                memory: Arc::clone(ram.memory()),
+                pages: ram.pages(),
                 threads: host.threads.clone(),
                 platform: Arc::clone(&kvm) as Arc<dyn Platform>,
                 bar: place.bar,

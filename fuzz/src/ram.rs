@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use napa_memory::{GuestRam, RamRegion, allocate, host_address};
+use napa_memory::{GuestRam, PageStates, RamRegion, allocate, host_address};
 use napa_units::{Bytes, GuestAddress};
 use napa_virtio::IoVec;
 use vm_memory::{Bytes as _, GuestMemoryBackend as _, GuestMemoryRegion as _};
@@ -35,6 +35,11 @@ impl Ram {
     /// The RAM itself.
     pub fn memory(&self) -> &Arc<GuestRam> {
         &self.memory
+    }
+
+    /// Its pages, none of which was discarded.
+    pub fn pages(&self) -> Arc<PageStates> {
+        Arc::new(PageStates::new(Arc::clone(&self.memory)))
     }
 
     /// Writes as the guest does. What lies outside RAM is left out.

@@ -12,6 +12,8 @@ use napa_api::control::{
     Command, Id, LINE_BYTES_MAX, Lines, Request, Response, SOCKET_SUFFIX, Status, socket_folder, socket_path,
 };
 
+use serde::de::DeserializeOwned;
+
 use crate::command::{StatusArgs, StopArgs, Target};
 use crate::error::Error;
 use crate::output::{self, Table};
@@ -26,7 +28,7 @@ pub fn runtime_dir() -> Option<OsString> {
 
 /// Shows how a VM is.
 pub fn status(arguments: &StatusArgs) -> Result<ExitCode, Error> {
-    let status = Connection::open(&arguments.target)?.ask(Command::Status)?;
+    let status: Status = ask(&arguments.target, Command::Status)?;
     if arguments.format.json {
         output::print_json(&status)
     } else {
@@ -54,8 +56,13 @@ pub fn kill(target: &Target) -> Result<ExitCode, Error> {
     end(target, Command::Kill)
 }
 
+/// Asks a running VM, and gives what it answers.
+pub fn ask<T: DeserializeOwned>(target: &Target, command: Command) -> Result<T, Error> {
+    Connection::open(target)?.ask(command)
+}
+
 fn tell(target: &Target, command: Command) -> Result<ExitCode, Error> {
-    let status = Connection::open(target)?.ask(command)?;
+    let status: Status = ask(target, command)?;
     output::print(format!("{} is {}\n", status.name, status.state).as_bytes())
 }
 
@@ -88,11 +95,13 @@ impl Connection {
     }
 
     /// Sends a command and waits for what follows from it.
-    fn ask(&mut self, command: Command) -> Result<Status, Error> {
+    fn ask<T: DeserializeOwned>(&mut self, command: Command) -> Result<T, Error> {
         let request = Request { id: Some(Id::Number(1.into())), command };
         let line = self.exchange(&request.encode()).map_err(|error| self.broken(error))?;
         let response = Response::decode(&line).map_err(|error| self.broken(error))?;
-        response.outcome.map_err(|error| Error::failure(format!("{}: {error}", self.path.display())))
+        let result = response.outcome;
+        let result = result.map_err(|error| Error::failure(format!("{}: {error}", self.path.display())))?;
+        serde_json::from_value(result).map_err(|error| self.broken(error))
     }
 
     /// Sends a line and reads one back.
@@ -215,7 +224,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use std::thread;
 
-    use napa_api::control::{DeviceState, DeviceStatus, RpcError, State, code};
+    use napa_api::control::{DeviceState, DeviceStatus, RpcError, State, code, reply};
     use napa_units::Bytes;
 
     use super::*;
@@ -265,13 +274,13 @@ mod tests {
 
     #[test]
     fn a_command_gets_its_answer() {
-        let answer = Response { id: Id::Number(1.into()), outcome: Ok(paused()) }.encode();
+        let answer = Response { id: Id::Number(1.into()), outcome: reply(Ok(paused())) }.encode();
         assert_eq!(ask(&answer, Command::Pause).unwrap(), paused());
     }
 
     #[test]
     fn stop_sends_its_bound_and_waits_for_the_end() {
-        let answer = Response { id: Id::Number(1.into()), outcome: Ok(paused()) }.encode();
+        let answer = Response { id: Id::Number(1.into()), outcome: reply(Ok(paused())) }.encode();
         let stop = Command::Stop { timeout_s: Some(5) };
         let (line, result) = asked(&answer, |target| tell_and_wait(&target, stop).map(drop));
         result.unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use napa_memory::{GuestRam, RamRegion, allocate};
+use napa_memory::{GuestRam, PageStates, RamRegion, allocate};
 use napa_units::{Bytes, GuestAddress as Start};
 use napa_virtio::{Health, Interrupt, Queue, VectorTable};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -50,6 +50,11 @@ impl Bench {
         let status = Arc::new(AtomicU8::new(0));
         let health = Health::new("test", Arc::clone(&status), config_interrupt.clone());
         Self { ram: Arc::clone(ram), config_interrupt, health, status, config_vectors }
+    }
+
+    /// The pages of the RAM, none of which was discarded.
+    pub fn pages(&self) -> Arc<PageStates> {
+        Arc::new(PageStates::new(Arc::clone(&self.ram)))
     }
 
     /// A queue of `size` entries (at most 256) with its rings at `address`, and the driver's side of it.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_msr_entry, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
-use napa_memory::{GuestRam, RamError, allocate, host_address};
+use napa_memory::{GuestRam, PageStates, RamError, allocate, host_address};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::boot::{self, BootError};
@@ -68,7 +68,7 @@ pub struct Machine<'a> {
     kvm: &'a Kvm,
     vm: Arc<VmFd>,
     plan: Plan,
-    ram: Arc<GuestRam>,
+    pages: Arc<PageStates>,
     routes: Arc<Routes>,
     vcpus: Vec<VcpuFd>,
 }
@@ -91,7 +91,8 @@ impl<'a> Machine<'a> {
             Routes::new(Arc::clone(&vm)).map_err(|error| BuildError::Kvm("interrupt routes", error))?;
         let vcpus = (0..plan.cpus).map(|id| vm.create_vcpu(id.into())).collect::<Result<Vec<_>, _>>();
         let vcpus = vcpus.map_err(refused("a vCPU"))?;
-        Ok(Self { kvm, vm, plan, ram, routes: Arc::new(routes), vcpus })
+        let pages = Arc::new(PageStates::new(ram));
+        Ok(Self { kvm, vm, plan, pages, routes: Arc::new(routes), vcpus })
     }
 
     /// What was built.
@@ -101,7 +102,12 @@ impl<'a> Machine<'a> {
 
     /// The guest's RAM.
     pub fn ram(&self) -> &Arc<GuestRam> {
-        &self.ram
+        self.pages.ram()
+    }
+
+    /// What has become of the pages of the guest's RAM.
+    pub fn pages(&self) -> &Arc<PageStates> {
+        &self.pages
     }
 
     /// Interrupt routes and doorbells.
@@ -114,8 +120,8 @@ impl<'a> Machine<'a> {
     /// # Errors
     /// The kernel cannot be booted, or KVM refused a vCPU's state.
     pub fn load(self, source: &boot::Source<'_>, buses: &Arc<Buses>) -> Result<Vec<Vcpu>, BuildError> {
-        let root_pointer = acpi::write(&self.ram, self.plan.cpus)?;
-        let entry = boot::load(&self.ram, &self.plan, source, root_pointer)?;
+        let root_pointer = acpi::write(self.ram(), self.plan.cpus)?;
+        let entry = boot::load(self.ram(), &self.plan, source, root_pointer)?;
         let supported =
             self.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(refused("its CPUID table"))?;
         for (id, vcpu) in (0..).zip(&self.vcpus) {
@@ -123,10 +129,10 @@ impl<'a> Machine<'a> {
         }
         let boot_vcpu = &self.vcpus[0];
         let mut sregs = boot_vcpu.get_sregs().map_err(refused("to show system registers"))?;
-        let registers = boot::prepare(&self.ram, entry, &mut sregs)?;
+        let registers = boot::prepare(self.ram(), entry, &mut sregs)?;
         boot_vcpu.set_sregs(&sregs).map_err(refused("the boot vCPU's system registers"))?;
         boot_vcpu.set_regs(&registers).map_err(refused("the boot vCPU's registers"))?;
-        let keeps = Arc::new(Keeps { _vm: self.vm, _ram: self.ram });
+        let keeps = Arc::new(Keeps { _vm: self.vm, _ram: Arc::clone(self.pages.ram()) });
         let vcpus = (0..).zip(self.vcpus);
         Ok(vcpus.map(|(id, fd)| Vcpu::new(fd, id, Arc::clone(buses), Arc::clone(&keeps))).collect())
     }

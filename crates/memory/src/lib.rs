@@ -3,6 +3,8 @@
 //! RAM is private anonymous memory: kernel samepage merging, transparent huge pages, swap and
 //! copy-on-write clones all need that. Nothing here knows KVM or a device.
 
+mod pages;
 mod ram;
 
+pub use pages::{DiscardError, PageStates};
 pub use ram::{GuestRam, RamError, RamRegion, allocate, host_address, prefer_huge_pages};

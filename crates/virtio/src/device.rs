@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use napa_memory::GuestRam;
+use napa_memory::{GuestRam, PageStates};
 use napa_sys::reactor::Worker;
 
 use crate::{Health, Interrupt, Queue};
@@ -47,6 +47,8 @@ pub type Placed = (Placement, Box<dyn Worker>);
 pub struct Activation {
     /// The guest's RAM.
     pub memory: Arc<GuestRam>,
+    /// The pages of that RAM, for devices through which the guest gives memory back.
+    pub pages: Arc<PageStates>,
     /// Features that both sides accepted.
     pub features: u64,
     /// One entry per queue of [`Device::queue_sizes`]; `None` where the driver did not enable it.

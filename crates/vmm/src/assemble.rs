@@ -7,7 +7,7 @@ use napa_devices::ports::{self, PortContext};
 use napa_devices::{ExitSink, StopRequest};
 use napa_machine::boot::{KernelImage, Source};
 use napa_machine::{Buses, Machine, PciBus, layout};
-use napa_memory::prefer_huge_pages;
+use napa_memory::{PageStates, prefer_huge_pages};
 use napa_virtio::pci::{PciFunction, Transport, TransportParts};
 use napa_virtio::{BusDevice, DeviceMonitor, Platform, Threads};
 
@@ -23,6 +23,7 @@ pub struct Assembly {
     pub vcpus: Vcpus,
     pub power: PowerButton,
     pub stop_request: StopRequest,
+    pub pages: Arc<PageStates>,
     /// One per device, in the order of their slots.
     pub monitors: Vec<DeviceMonitor>,
 }
@@ -43,6 +44,7 @@ pub fn assemble(opened: &Opened, events: &Events, threads: &Threads) -> Result<A
     let buses = Arc::new(buses(&machine, opened, &sink, &stop_request, Arc::clone(&pci))?);
     let power = PowerButton::new(machine.routes())
         .map_err(|error| RunError::host("cannot wire the power button", error))?;
+    let pages = Arc::clone(machine.pages());
     let vcpus = load(opened, machine, &buses)?;
     let last_out = {
         let events = events.clone();
@@ -54,7 +56,7 @@ pub fn assemble(opened: &Opened, events: &Events, threads: &Threads) -> Result<A
     };
     let vcpus = Vcpus::start(vcpus, events, Box::new(last_out))
         .map_err(|error| RunError::host("cannot start a vCPU's thread", error))?;
-    Ok(Assembly { vcpus, power, stop_request, monitors })
+    Ok(Assembly { vcpus, power, stop_request, pages, monitors })
 }
 
 fn pci_bus(sink: &ExitSink) -> Arc<PciBus> {
@@ -72,7 +74,7 @@ fn populate(
     let mut monitors = Vec::new();
     for (plugged, place) in opened.devices.iter().zip(&opened.plan.pci) {
         let parts = TransportParts {
-            memory: Arc::clone(machine.ram()),
+            pages: Arc::clone(machine.pages()),
             threads: threads.clone(),
             platform: Arc::clone(machine.routes()) as Arc<dyn Platform>,
             bar: place.bar,

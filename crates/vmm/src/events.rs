@@ -5,8 +5,11 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use napa_api::Exit;
+use napa_api::control::Reply;
 use napa_devices::ConsoleCommand;
 use vmm_sys_util::eventfd::EventFd;
+
+use crate::memory::JobId;
 
 /// Something that the control thread has to know.
 #[derive(Debug)]
@@ -19,6 +22,8 @@ pub enum Event {
     Over,
     /// Somebody at the terminal asked for something.
     Console(ConsoleCommand),
+    /// A job about the guest's memory is done.
+    Done(JobId, Reply),
 }
 
 /// A queue of events with a bell. Any thread posts, the control thread takes.

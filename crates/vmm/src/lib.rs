@@ -1,7 +1,8 @@
 //! One VM: assembled from its configuration, run to its end.
 //!
 //! Threads: the control thread (the caller's) with the run state, signals and the control socket;
-//! one per vCPU; I/O threads once the guest uses a disk or a network card.
+//! one per vCPU; I/O threads once the guest uses a disk or a network card; one for the guest's memory once somebody
+//! asks about it.
 //!
 //! ```text
 //!            +---------- resume -----------+
@@ -20,6 +21,7 @@ mod assemble;
 mod control;
 mod error;
 mod events;
+mod memory;
 mod opened;
 mod power;
 mod run;

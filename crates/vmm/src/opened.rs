@@ -16,7 +16,7 @@ use crate::error::RunError;
 
 /// Files, devices and consoles of a VM.
 pub struct Opened {
-    pub config: VmConfig,
+    pub config: Arc<VmConfig>,
     pub hypervisor: Hypervisor,
     /// `None`: the embedded guest.
     pub kernel: Option<ImageFile>,
@@ -60,7 +60,7 @@ impl Opened {
             devices.push(Plugged { id: device.id(), device: Arc::new(Mutex::new(device)) });
         }
         let plan = plan(&needs)?;
-        let config = config.clone();
+        let config = Arc::new(config.clone());
         let opened = Self { config, hypervisor, kernel, initrd, runs_ring_0, console, devices, plan };
         Ok((opened, worker))
     }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{LineTooLong, Status};
+use super::{LineTooLong, MemoryCommand};
 use crate::config::STOP_TIMEOUT_S_MAX;
 use crate::config::nearest;
 
@@ -26,6 +26,9 @@ pub mod code {
 const VERSION: &str = "2.0";
 const METHODS: [&str; 5] = ["status", "pause", "resume", "stop", "kill"];
 
+/// What follows from a request: the answer of its method, or why there is none.
+pub type Reply = Result<Value, RpcError>;
+
 /// What a VM is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -42,6 +45,8 @@ pub enum Command {
     },
     /// Stop hard.
     Kill,
+    /// Look at the VM's memory, or change what backs it.
+    Memory(MemoryCommand),
 }
 
 /// What a response belongs to (JSON-RPC 2.0 §4).
@@ -71,7 +76,7 @@ pub struct Response {
     /// The request's.
     pub id: Id,
     /// What followed from the request.
-    pub outcome: Result<Status, RpcError>,
+    pub outcome: Reply,
 }
 
 /// Why a request was not carried out.
@@ -106,6 +111,7 @@ impl Command {
             Self::Resume => "resume",
             Self::Stop { .. } => "stop",
             Self::Kill => "kill",
+            Self::Memory(command) => command.method(),
         }
     }
 
@@ -117,7 +123,19 @@ impl Command {
             "resume" => params.none().map(|()| Self::Resume),
             "stop" => params.timeout_s().map(|timeout_s| Self::Stop { timeout_s }),
             "kill" => params.none().map(|()| Self::Kill),
-            _ => Err(unknown_method(method)),
+            _ => match MemoryCommand::decode(&params) {
+                Some(command) => command.map(Self::Memory),
+                None => Err(unknown_method(method)),
+            },
+        }
+    }
+
+    /// Parameters, by name; `None`: there are none.
+    fn params(self) -> Option<Value> {
+        match self {
+            Self::Stop { timeout_s } => timeout_s.map(|timeout_s| json!({ "timeout_s": timeout_s })),
+            Self::Memory(command) => command.params(),
+            Self::Status | Self::Pause | Self::Resume | Self::Kill => None,
         }
     }
 }
@@ -155,8 +173,8 @@ impl Request {
     /// The request as a line, with its end.
     pub fn encode(&self) -> Vec<u8> {
         let mut message = json!({ "jsonrpc": VERSION, "method": self.command.method() });
-        if let Command::Stop { timeout_s: Some(timeout_s) } = self.command {
-            message["params"] = json!({ "timeout_s": timeout_s });
+        if let Some(params) = self.command.params() {
+            message["params"] = params;
         }
         if let Some(id) = &self.id {
             message["id"] = json!(id);
@@ -165,7 +183,7 @@ impl Request {
     }
 
     /// The response to this request; `None` to a notification.
-    pub fn answer(self, outcome: Result<Status, RpcError>) -> Option<Response> {
+    pub fn answer(self, outcome: Reply) -> Option<Response> {
         self.id.map(|id| Response { id, outcome })
     }
 }
@@ -174,7 +192,7 @@ impl Response {
     /// The response as a line, with its end.
     pub fn encode(&self) -> Vec<u8> {
         line(&match &self.outcome {
-            Ok(status) => json!({ "jsonrpc": VERSION, "id": self.id, "result": status }),
+            Ok(result) => json!({ "jsonrpc": VERSION, "id": self.id, "result": result }),
             Err(error) => json!({ "jsonrpc": VERSION, "id": self.id, "error": error }),
         })
     }
@@ -187,26 +205,51 @@ impl Response {
         #[derive(Deserialize)]
         struct Wire {
             id: Id,
-            result: Option<Status>,
+            #[serde(default, deserialize_with = "present")]
+            result: Option<Value>,
             error: Option<RpcError>,
         }
         let Wire { id, result, error } = serde_json::from_slice(line)?;
         match (result, error) {
-            (Some(status), None) => Ok(Self { id, outcome: Ok(status) }),
+            (Some(result), None) => Ok(Self { id, outcome: Ok(result) }),
             (None, Some(error)) => Ok(Self { id, outcome: Err(error) }),
             _ => Err(serde::de::Error::custom("a response has either a result or an error")),
         }
     }
 }
 
+/// A result that is there, be it `null`.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}
+
+/// The answer of a method, from what it gives.
+///
+/// # Errors
+/// The method's own error.
+pub fn reply<T: Serialize>(result: Result<T, RpcError>) -> Reply {
+    let value = serde_json::to_value(result?);
+    value.map_err(|error| RpcError::new(code::INTERNAL, format!("the answer cannot be written: {error}")))
+}
+
 /// The parameters of a request, by name (JSON-RPC 2.0 §4.2).
-struct Params<'a> {
-    method: &'a str,
+pub(super) struct Params<'a> {
+    pub method: &'a str,
     params: Option<&'a Value>,
 }
 
 impl Params<'_> {
-    fn none(&self) -> Result<(), RpcError> {
+    /// The parameters as a `T`, of which `what` says how they look: "takes one named parameter, ...".
+    pub fn read<T: serde::de::DeserializeOwned>(&self, what: &str) -> Result<T, RpcError> {
+        match self.params {
+            Some(params @ Value::Object(_)) => T::deserialize(params).map_err(|_| self.error(what)),
+            None => T::deserialize(json!({})).map_err(|_| self.error(what)),
+            Some(_) => Err(self.error(what)),
+        }
+    }
+
+    /// Refuses parameters.
+    pub fn none(&self) -> Result<(), RpcError> {
         let empty = match self.params {
             None => true,
             Some(Value::Object(params)) => params.is_empty(),
@@ -223,19 +266,16 @@ impl Params<'_> {
             #[serde(default)]
             timeout_s: Option<u32>,
         }
-        let Some(params) = self.params else { return Ok(None) };
         let what = "takes one named parameter, \"timeout_s\", in whole seconds up to one day";
-        let Stop { timeout_s } = match params {
-            Value::Object(_) => Stop::deserialize(params).map_err(|_| self.error(what))?,
-            _ => return Err(self.error(what)),
-        };
+        let Stop { timeout_s } = self.read(what)?;
         match timeout_s {
             Some(timeout_s) if timeout_s > STOP_TIMEOUT_S_MAX => Err(self.error(what)),
             _ => Ok(timeout_s),
         }
     }
 
-    fn error(&self, what: &str) -> RpcError {
+    /// Says how the parameters should look.
+    pub fn error(&self, what: &str) -> RpcError {
         RpcError::new(code::INVALID_PARAMS, format!("{} {what}", self.method))
     }
 }
@@ -252,10 +292,11 @@ fn decode_id(request: &Map<String, Value>) -> Option<Option<Id>> {
 }
 
 fn unknown_method(method: &str) -> RpcError {
-    let hint = nearest(method, &METHODS).map(|near| format!(", did you mean {near:?}?")).unwrap_or_default();
+    let methods = [&METHODS[..], MemoryCommand::METHODS].concat();
+    let hint = nearest(method, &methods).map(|near| format!(", did you mean {near:?}?")).unwrap_or_default();
     RpcError::new(
         code::METHOD_NOT_FOUND,
-        format!("there is no method {method:?}{hint}; the methods are {}", METHODS.join(", ")),
+        format!("there is no method {method:?}{hint}; the methods are {}", methods.join(", ")),
     )
 }
 

@@ -7,11 +7,13 @@
 //! | `resume` | | lets them run again; does nothing to a running VM |
 //! | `stop` | `timeout_s`, optional | presses the power button; stops hard after that many seconds |
 //! | `kill` | | stops hard |
+//! | `memory` | | says where every page of guest memory is ([`MemoryReport`]) |
 //!
-//! Every method answers with the [`Status`] that follows from it. Batches are refused: a line is one message.
+//! Methods without a type of their own here answer with the [`Status`] that follows from them. Batches are refused: a line is one message.
 //! Nothing here opens a socket.
 
 mod line;
+mod memory;
 mod message;
 mod socket;
 mod status;
@@ -19,6 +21,7 @@ mod status;
 mod tests;
 
 pub use line::{LINE_BYTES_MAX, LineTooLong, Lines};
-pub use message::{Command, Id, Request, Response, RpcError, code};
+pub use memory::{MemoryCommand, MemoryReport};
+pub use message::{Command, Id, Reply, Request, Response, RpcError, code, reply};
 pub use socket::{SOCKET_SUFFIX, socket_folder, socket_path};
 pub use status::{DeviceState, DeviceStatus, State, Status};

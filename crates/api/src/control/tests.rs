@@ -92,7 +92,7 @@ fn what_is_no_request_is_refused_with_the_standard_code() {
 #[test]
 fn a_notification_is_never_answered() {
     let request = Request::decode(br#"{"jsonrpc":"2.0","method":"pause"}"#).unwrap();
-    assert_eq!(request.answer(Ok(status())), None);
+    assert_eq!(request.answer(reply(Ok(status()))), None);
     assert_eq!(refusal(r#"{"jsonrpc":"2.0","method":"nonsense"}"#), None);
 }
 
@@ -111,7 +111,7 @@ fn a_response_goes_over_the_wire_as_the_specification_says() {
         String::from_utf8(line).unwrap(),
         "{\"error\":{\"code\":-32000,\"message\":\"no\"},\"id\":\"a\",\"jsonrpc\":\"2.0\"}\n"
     );
-    let response = Response { id: Id::Number(1.into()), outcome: Ok(status()) };
+    let response = Response { id: Id::Number(1.into()), outcome: reply(Ok(status())) };
     let text = String::from_utf8(response.encode()).unwrap();
     assert!(text.contains(r#""state":"paused""#) && text.contains(r#""state":"needs_reset""#), "{text}");
     assert_eq!(Response::decode(text.as_bytes()).unwrap(), response);
@@ -119,7 +119,9 @@ fn a_response_goes_over_the_wire_as_the_specification_says() {
 
 #[test]
 fn a_response_with_neither_or_both_is_refused() {
-    for line in [r#"{"jsonrpc":"2.0","id":1}"#, "[]", r#"{"id":1,"result":{"name":"x"}}"#] {
+    for line in
+        [r#"{"jsonrpc":"2.0","id":1}"#, "[]", r#"{"id":1,"result":1,"error":{"code":1,"message":""}}"#]
+    {
         assert!(Response::decode(line.as_bytes()).is_err(), "{line}");
     }
 }
@@ -131,7 +133,12 @@ fn any_command() -> impl Strategy<Value = Command> {
         Just(Command::Resume),
         proptest::option::of(0..=86_400_u32).prop_map(|timeout_s| Command::Stop { timeout_s }),
         Just(Command::Kill),
+        any_memory_command().prop_map(Command::Memory),
     ]
+}
+
+fn any_memory_command() -> impl Strategy<Value = MemoryCommand> {
+    prop_oneof![Just(MemoryCommand::Report)]
 }
 
 fn any_id() -> impl Strategy<Value = Option<Id>> {

@@ -33,6 +33,7 @@ impl Rig {
         let (transmit, transmit_queue) = bench.queue(RINGS + RINGS_BYTES, QUEUE_SIZE);
         let placed = device.activate(Activation {
             memory: Arc::clone(&bench.ram),
+            pages: bench.pages(),
             features: device.features(),
             queues: vec![Some(receive_queue), Some(transmit_queue)],
             config_interrupt: bench.config_interrupt.clone(),

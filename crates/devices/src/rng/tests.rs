@@ -26,6 +26,7 @@ impl Rig {
         let (driver, queue) = bench.queue(RINGS, QUEUE_SIZE);
         let placed = Rng.activate(Activation {
             memory: Arc::clone(&bench.ram),
+            pages: bench.pages(),
             features: 0,
             queues: vec![Some(queue)],
             config_interrupt: bench.config_interrupt.clone(),

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use napa_memory::GuestRam;
+use napa_memory::PageStates;
 use napa_sys::reactor::{Handle, WorkerId};
 use napa_units::GuestAddress;
 use virtio_queue::QueueT;
@@ -23,7 +23,7 @@ use crate::{
 /// What a transport needs besides its device.
 pub struct TransportParts {
     /// The guest's RAM.
-    pub memory: Arc<GuestRam>,
+    pub pages: Arc<PageStates>,
     /// Where workers run.
     pub threads: Threads,
     /// What the machine does for the function.
@@ -245,7 +245,8 @@ impl State {
         let queues =
             (0..self.doorbells.len()).map(|index| self.queue(index, features)).collect::<Result<_, _>>()?;
         let activation = Activation {
-            memory: Arc::clone(&self.parts.memory),
+            memory: Arc::clone(self.parts.pages.ram()),
+            pages: Arc::clone(&self.parts.pages),
             features,
             queues,
             config_interrupt: self.config_interrupt.clone(),
@@ -263,12 +264,18 @@ impl State {
         }
         let broken = |problem: &dyn std::fmt::Display| format!("queue {index} cannot be used: {problem}");
         let ring = setup.ring(features).map_err(|error| broken(&error))?;
-        if !ring.is_valid(self.parts.memory.as_ref()) {
+        if !ring.is_valid(self.parts.pages.ram().as_ref()) {
             return Err(broken(&"its rings are not in the guest's memory"));
         }
         let doorbell = self.doorbells[index].try_clone().map_err(|error| broken(&error))?;
         let interrupt = Interrupt::new(Arc::clone(&self.vectors), Arc::clone(&setup.vector));
-        Ok(Some(Queue::new(ring, Arc::clone(&self.parts.memory), doorbell, interrupt, self.health.clone())))
+        Ok(Some(Queue::new(
+            ring,
+            Arc::clone(self.parts.pages.ram()),
+            doorbell,
+            interrupt,
+            self.health.clone(),
+        )))
     }
 
     fn place(&mut self, (placement, worker): Placed) -> Result<(), String> {

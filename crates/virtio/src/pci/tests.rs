@@ -2,7 +2,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use napa_memory::{GuestRam, RamRegion, allocate};
+use napa_memory::{GuestRam, PageStates, RamRegion, allocate};
 use napa_sys::reactor::{self, Io, Worker};
 use napa_units::{Bytes, GuestAddress};
 use proptest::prelude::*;
@@ -112,7 +112,7 @@ impl Bench {
         let record = Arc::new(Record::default());
         let is_reset = Arc::default();
         let parts = TransportParts {
-            memory: Arc::clone(&ram),
+            pages: Arc::new(PageStates::new(Arc::clone(&ram))),
             threads: Threads::new(control.clone(), 1),
             platform: Arc::clone(&record) as Arc<dyn Platform>,
             bar: BAR,

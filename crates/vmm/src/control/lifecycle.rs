@@ -11,6 +11,7 @@ use napa_virtio::Threads;
 use crate::assemble::{Assembly, assemble};
 use crate::error::RunError;
 use crate::events::Events;
+use crate::memory::Subject;
 use crate::opened::Opened;
 use crate::status;
 
@@ -243,6 +244,16 @@ impl Lifecycle {
         };
         let monitors = self.assembly.as_ref().map_or(&[][..], |assembly| &assembly.monitors);
         status::status(&self.opened, monitors, self.started, state)
+    }
+
+    /// The machine, for those who ask about its memory.
+    ///
+    /// # Errors
+    /// There is none: it has ended, and the next one has not started.
+    pub fn subject(&self) -> Result<Subject, RpcError> {
+        let assembly =
+            self.assembly.as_ref().ok_or_else(|| wrong_state("look at its memory", "is ending"))?;
+        Ok(Subject { config: Arc::clone(&self.opened.config), pages: Arc::clone(&assembly.pages) })
     }
 
     /// What those who wait for a pause are told; `None` while it is under way.

@@ -6,7 +6,7 @@ mod lifecycle;
 use std::sync::Arc;
 use std::time::Duration;
 
-use napa_api::control::{Command, Request, Response, RpcError, Status};
+use napa_api::control::{Command, MemoryCommand, Reply, Request, Response, RpcError, Status, reply};
 use napa_devices::{ConsoleBackend, ConsoleCommand};
 use napa_sys::reactor::{Handle, Io, Worker};
 use napa_sys::signal::SignalFd;
@@ -15,6 +15,7 @@ use napa_sys::socket::Listener;
 use self::connections::{ConnectionId, Connections, FIRST_TOKEN};
 pub use self::lifecycle::{Lifecycle, Outcome};
 use crate::events::{Event, Events};
+use crate::memory::{self, JobId, Jobs};
 
 const BELL: u32 = 0;
 const SIGNALS: u32 = 1;
@@ -41,22 +42,40 @@ pub struct Control {
     sources: Sources,
     lifecycle: Lifecycle,
     connections: Connections,
-    /// Connections that wait for a pause to be complete, with their requests.
-    waiting: Vec<(ConnectionId, Request)>,
+    /// Connections that wait for an answer, with their requests.
+    waiting: Vec<Waiting>,
+    /// What is being done about the guest's memory.
+    jobs: Jobs,
     /// The person at the terminal waits for it too.
     console_waits: bool,
     /// A signal has asked for a stop before.
     was_signalled: bool,
 }
 
+/// A request whose answer comes later.
+struct Waiting {
+    connection: ConnectionId,
+    request: Request,
+    awaits: Awaits,
+}
+
+/// What an answer waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaits {
+    Pause,
+    Job(JobId),
+}
+
 impl Control {
     /// Serves `lifecycle`.
     pub fn new(sources: Sources, lifecycle: Lifecycle) -> Self {
+        let jobs = Jobs::new(sources.events.clone());
         Self {
             sources,
             lifecycle,
             connections: Connections::default(),
             waiting: Vec::new(),
+            jobs,
             console_waits: false,
             was_signalled: false,
         }
@@ -69,6 +88,7 @@ impl Control {
                 Event::Parked => self.lifecycle.on_parked(),
                 Event::Over => self.lifecycle.on_over(),
                 Event::Console(command) => self.on_console(command, io),
+                Event::Done(job, reply) => self.answer(Awaits::Job(job), &reply, io),
             }
         }
     }
@@ -144,31 +164,54 @@ impl Control {
     }
 
     fn on_request(&mut self, connection: ConnectionId, request: Request, io: &mut Io<'_>) {
-        let outcome = self.carry_out(request.command, io);
-        if request.command == Command::Pause && outcome.is_ok() && !self.lifecycle.is_paused() {
-            self.waiting.push((connection, request));
-            return;
-        }
-        if let Some(response) = request.answer(outcome) {
+        let answer = match request.command {
+            Command::Memory(command) => match self.submit(command) {
+                Ok(job) => return self.wait(connection, request, Awaits::Job(job)),
+                Err(error) => Err(error),
+            },
+            command => {
+                let status = self.carry_out(command, io);
+                if command == Command::Pause && status.is_ok() && !self.lifecycle.is_paused() {
+                    return self.wait(connection, request, Awaits::Pause);
+                }
+                reply(status)
+            }
+        };
+        if let Some(response) = request.answer(answer) {
             self.connections.send(connection, &response, io);
         }
     }
 
-    fn answer_waiting(&mut self, io: &mut Io<'_>) {
-        let Some(outcome) = self.lifecycle.pause_outcome() else { return };
+    fn wait(&mut self, connection: ConnectionId, request: Request, awaits: Awaits) {
+        self.waiting.push(Waiting { connection, request, awaits });
+    }
+
+    fn submit(&mut self, command: MemoryCommand) -> Result<JobId, RpcError> {
+        let subject = self.lifecycle.subject()?;
+        self.jobs.submit(Box::new(move || memory::carry_out(command, &subject)))
+    }
+
+    fn answer_paused(&mut self, io: &mut Io<'_>) {
+        let Some(status) = self.lifecycle.pause_outcome() else { return };
         if std::mem::take(&mut self.console_waits) {
-            self.say(outcome.clone());
+            self.say(status.clone());
         }
-        for (connection, request) in self.waiting.drain(..) {
-            if let Some(response) = request.answer(outcome.clone()) {
-                self.connections.send(connection, &response, io);
+        self.answer(Awaits::Pause, &reply(status), io);
+    }
+
+    /// Answers all that wait for this.
+    fn answer(&mut self, awaits: Awaits, reply: &Reply, io: &mut Io<'_>) {
+        for waiting in self.waiting.extract_if(.., |waiting| waiting.awaits == awaits) {
+            if let Some(response) = waiting.request.answer(reply.clone()) {
+                self.connections.send(waiting.connection, &response, io);
             }
         }
     }
 
     fn carry_out(&mut self, command: Command, io: &mut Io<'_>) -> Result<Status, RpcError> {
         match command {
-            Command::Status => {}
+            // Answered by jobs, not by the state that follows.
+            Command::Status | Command::Memory(_) => {}
             Command::Pause => self.lifecycle.pause()?,
             Command::Resume => self.lifecycle.resume()?,
             Command::Stop { timeout_s } => {
@@ -228,7 +271,7 @@ impl Worker for Control {
     }
 
     fn turn_end(&mut self, io: &mut Io<'_>) {
-        self.answer_waiting(io);
+        self.answer_paused(io);
         match self.lifecycle.end_time_left() {
             Some(left) => io.wait_timeout(END_TIMER, left),
             None => io.forget(END_TIMER),

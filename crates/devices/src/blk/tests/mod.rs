@@ -89,6 +89,7 @@ impl Rig {
         let placed = block
             .activate(Activation {
                 memory: Arc::clone(&bench.ram),
+                pages: bench.pages(),
                 features: features & block.features(),
                 queues: queues.into_iter().map(Some).collect(),
                 config_interrupt: bench.config_interrupt.clone(),

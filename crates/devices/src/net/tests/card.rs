@@ -60,6 +60,7 @@ impl Card {
         let features = device.features() & features | Feature::VERSION_1;
         let placed = device.activate(Activation {
             memory: Arc::clone(&bench.ram),
+            pages: bench.pages(),
             features,
             queues,
             config_interrupt: bench.config_interrupt.clone(),

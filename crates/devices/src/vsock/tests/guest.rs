@@ -54,6 +54,7 @@ impl Guest {
         let (transmit, transmit_queue) = bench.queue(TRANSMIT_RINGS, SIZE);
         let placed = device.activate(Activation {
             memory: Arc::clone(&bench.ram),
+            pages: bench.pages(),
             features: Feature::VERSION_1,
             queues: vec![Some(receive_queue), Some(transmit_queue), None],
             config_interrupt: bench.config_interrupt.clone(),

@@ -1,0 +1,29 @@
+//! What is asked about the memory of a running VM.
+//!
+//! Looking at all pages, or giving many of them back, takes longer than the control thread may be away from the
+//! devices that it serves. So it is done by jobs, one after the other, on a thread of their own, which starts with the
+//! first of them. A job knows the machine it was asked about and nothing of the VM's run state.
+
+mod jobs;
+mod report;
+
+use std::sync::Arc;
+
+use napa_api::VmConfig;
+use napa_api::control::{MemoryCommand, Reply, reply};
+use napa_memory::PageStates;
+
+pub use self::jobs::{JobId, Jobs};
+
+/// The machine that a job is about.
+pub struct Subject {
+    pub config: Arc<VmConfig>,
+    pub pages: Arc<PageStates>,
+}
+
+/// Does what was asked; on the jobs' thread.
+pub fn carry_out(command: MemoryCommand, subject: &Subject) -> Reply {
+    match command {
+        MemoryCommand::Report => reply(Ok(report::report(subject))),
+    }
+}
