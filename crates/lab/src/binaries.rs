@@ -30,9 +30,20 @@ pub fn napa() -> Result<PathBuf> {
 /// It does not build.
 pub fn agent() -> Result<PathBuf> {
     static AGENT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    // Without symbols the program is the same after changes elsewhere, and so are the snapshots with it.
-    once(&AGENT, || built("rustc", "napa-lab", "napa-lab-agent", &["--", "-C", "strip=symbols"]))
+    once(&AGENT, || built("rustc", "napa-lab", "napa-lab-agent", STRIPPED))
 }
+
+/// The program that connects a socket of a host or a guest to its standard input and output.
+///
+/// # Errors
+/// It does not build.
+pub fn socket() -> Result<PathBuf> {
+    static SOCKET: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    once(&SOCKET, || built("rustc", "napa-lab", "napa-lab-socket", STRIPPED))
+}
+
+/// Without symbols a program is the same after changes elsewhere, and so are the images and snapshots with it.
+const STRIPPED: &[&str] = &["--", "-C", "strip=symbols"];
 
 fn once(
     cell: &OnceLock<Result<PathBuf, String>>,

@@ -9,8 +9,9 @@
 
 use anyhow::Result;
 
+use crate::binaries;
 use crate::cpio::Archive;
-use crate::host_image::add_busybox;
+use crate::host_image::{add_busybox, add_program};
 use crate::kernel::Kernel;
 use crate::tools::Tools;
 
@@ -102,6 +103,7 @@ pub(crate) fn build(kernel: &Kernel, tools: &Tools) -> Result<Vec<u8>> {
     archive.link("var/run", "/run");
     archive.character_device("dev/console", 5, 1);
     add_busybox(&mut archive, tools)?;
+    add_program(&mut archive, &binaries::socket()?)?;
     archive.program("etc/acpi/PWRF/00000080", POWER_BUTTON.as_bytes());
     kernel.add_modules(&mut archive, MODULES)?;
     archive.program("init", INIT.replace("LOADED", LOADED).as_bytes());

@@ -1,6 +1,7 @@
 //! The initial RAM file system of a host, which is all the system it has: busybox, the agent, modules.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -85,14 +86,21 @@ pub(crate) fn build(kernel: &Kernel, tools: &Tools) -> Result<Vec<u8>> {
     }
     archive.character_device("dev/console", 5, 1);
     add_busybox(&mut archive, tools)?;
-    let agent = binaries::agent()?;
-    let agent = fs::read(&agent).with_context(|| format!("read {}", agent.display()))?;
-    archive.program("bin/napa-lab-agent", &agent);
+    add_program(&mut archive, &binaries::agent()?)?;
+    add_program(&mut archive, &binaries::socket()?)?;
     archive.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n");
     archive.file("etc/group", b"root:x:0:\n");
     kernel.add_modules(&mut archive, &MODULES)?;
     archive.program("init", INIT.replace("MODULES", &MODULES.join(" ")).as_bytes());
     Ok(archive.finish())
+}
+
+/// Adds a program of this workspace.
+pub(crate) fn add_program(archive: &mut Archive, program: &Path) -> Result<()> {
+    let content = fs::read(program).with_context(|| format!("read {}", program.display()))?;
+    let name = program.file_name().and_then(|name| name.to_str()).context("a program has a name")?;
+    archive.program(&format!("bin/{name}"), &content);
+    Ok(())
 }
 
 /// Adds the statically linked busybox.

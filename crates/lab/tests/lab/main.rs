@@ -7,6 +7,7 @@ mod hosts;
 mod kernels;
 mod network;
 mod power;
+mod vsock;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -24,7 +25,8 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     let threads = arguments.test_threads.unwrap_or(HOSTS_AT_ONCE_MAX);
     arguments.test_threads = Some(threads.min(HOSTS_AT_ONCE_MAX));
-    let tests = [hosts::TESTS, kernels::TESTS, disk::TESTS, network::TESTS, power::TESTS].concat();
+    let tests =
+        [hosts::TESTS, kernels::TESTS, disk::TESTS, network::TESTS, power::TESTS, vsock::TESTS].concat();
     let lab = match if arguments.list { Ok(None) } else { lab() } {
         Ok(lab) => lab.map(Arc::new),
         Err(error) => {
