@@ -16,6 +16,24 @@ pub enum Workload {
     Idle,
     /// A memory workload.
     Memory(Memory),
+    /// Fills memory, checks it, frees it, again and again.
+    Churn {
+        /// Bytes, rounded up to whole pages.
+        size: u64,
+        /// How long.
+        duration: Duration,
+    },
+    /// Fills memory, sleeps, and checks it at the end.
+    Hold {
+        /// Bytes, rounded up to whole pages.
+        size: u64,
+        /// What every page holds.
+        content: Content,
+        /// How long it sleeps; never [`Duration::OnePass`].
+        duration: Duration,
+    },
+    /// Serves the balloon until it is stopped.
+    Balloon,
     /// Random or sequential transfers on the disk.
     Block(Block),
     /// Writes a pattern over the first `size` bytes of the disk and checks it.
@@ -93,6 +111,17 @@ pub enum Order {
     },
 }
 
+/// What the pages of `hold` contain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// The pattern of the seed and the page's number: the same in every guest.
+    Identical,
+    /// The pattern of a seed that no other guest has.
+    Random,
+    /// Zeros.
+    Zero,
+}
+
 /// A transfer workload over the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Block {
@@ -112,6 +141,8 @@ pub struct Block {
 pub const BLOCK_MAX: u64 = 4 << 20;
 /// The most requests under way.
 pub const DEPTH_MAX: u64 = 128;
+/// The longest `pause=`.
+const PAUSE_MS_MAX: u64 = 3_600_000;
 
 /// How long a workload goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +178,14 @@ pub struct Arguments<'a> {
     pub address: ([u8; 4], u8),
     /// The next hop for addresses outside the guest's network.
     pub gateway: Option<[u8; 4]>,
+    /// Serves the balloon beside the workloads.
+    pub balloon: bool,
+    /// Tells the host which memory is free, where the balloon device wants to know.
+    pub reporting: bool,
+    /// `hold` writes to its pages at the end.
+    pub rewrite: bool,
+    /// Milliseconds that `churn` leaves memory free.
+    pub pause_ms: u64,
     /// Uses the x2APIC even where the memory-mapped APIC would do.
     pub x2apic: bool,
     /// A word that means nothing to this guest, if there is one.
@@ -181,6 +220,10 @@ impl Default for Arguments<'_> {
             disk: 0,
             address: ([10, 0, 2, 15], 24),
             gateway: None,
+            balloon: false,
+            reporting: true,
+            rewrite: false,
+            pause_ms: 100,
             x2apic: false,
             unknown: None,
         }
@@ -204,6 +247,12 @@ pub fn parse(line: &str) -> Result<Arguments<'_>, BadArgument<'_>> {
             "disk" => arguments.disk = number(value)?,
             "ip" => arguments.address = network(value)?,
             "gateway" => arguments.gateway = Some(ipv4(value)?),
+            "balloon" => arguments.balloon = on_off(value)?,
+            "reporting" => arguments.reporting = on_off(value)?,
+            "rewrite" => arguments.rewrite = on_off(value)?,
+            "pause" => {
+                arguments.pause_ms = within(value, 0, PAUSE_MS_MAX, "milliseconds, at most an hour")?;
+            }
             "apic" if value == "x2apic" => arguments.x2apic = true,
             _ => arguments.unknown = arguments.unknown.or(Some(word)),
         }
@@ -214,6 +263,7 @@ pub fn parse(line: &str) -> Result<Arguments<'_>, BadArgument<'_>> {
             .workloads
             .push(workload)
             .map_err(|_| BadArgument { text, expected: "at most sixteen workloads" })?;
+        arguments.balloon |= workload == Workload::Balloon;
     }
     Ok(arguments)
 }
@@ -232,6 +282,16 @@ fn workload(text: &str, default_duration: Duration) -> Result<Workload, BadArgum
             let theta = thousandths(values.next())?;
             Workload::Memory(Memory { order: Order::Zipf { theta }, size, duration: values.duration()? })
         }
+        "churn" => Workload::Churn { size: size(values.next())?, duration: values.duration()? },
+        "hold" => {
+            let (size, content) = (size(values.next())?, content(values.next())?);
+            let duration = match values.duration()? {
+                Duration::OnePass => Duration::UntilStopped,
+                duration => duration,
+            };
+            Workload::Hold { size, content, duration }
+        }
+        "balloon" => Workload::Balloon,
         "blk-read" => values.block(false, false)?,
         "blk-write" => values.block(true, false)?,
         "blk-seq-read" => values.block(false, true)?,
@@ -320,6 +380,15 @@ fn seconds(text: &str) -> Result<Duration, BadArgument<'_>> {
 fn size(text: &str) -> Result<u64, BadArgument<'_>> {
     const EXPECTED: &str = "a size above 0 with K, M or G, such as 64M";
     parse_size(text).ok().filter(|&size| size > 0).ok_or(BadArgument { text, expected: EXPECTED })
+}
+
+fn content(text: &str) -> Result<Content, BadArgument<'_>> {
+    match text {
+        "identical" => Ok(Content::Identical),
+        "random" => Ok(Content::Random),
+        "zero" => Ok(Content::Zero),
+        _ => Err(BadArgument { text, expected: "identical, random or zero" }),
+    }
 }
 
 fn thousandths(text: &str) -> Result<u64, BadArgument<'_>> {

@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod acpi;
+pub mod balloon;
 pub mod command_line;
 pub mod cpu_time;
 pub mod entropy;

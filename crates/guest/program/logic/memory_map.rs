@@ -1,5 +1,9 @@
-//! Which memory is free, handed out from the bottom of each range of RAM. Nothing is given back: a workload takes
-//! from its own copy of the map, which is dropped with it.
+//! Which memory is free. Workloads take it from the bottom of each range of RAM and give it back together; the balloon
+//! takes it from the top (`balloon.rs`). What lies between is free.
+
+mod balloon;
+
+pub use balloon::BLOCK;
 
 use heapless::Vec;
 
@@ -36,37 +40,68 @@ pub struct OutOfMemory {
 /// Free memory.
 #[derive(Debug, Clone)]
 pub struct FreeMemory {
-    ranges: Vec<Range, RANGES_MAX>,
+    spans: Vec<Span, RANGES_MAX>,
 }
+
+/// A range of RAM. From the bottom up: what is in use, what is free, what the balloon is giving back, what it holds.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    /// Where the free part starts.
+    start: u64,
+    /// Where it ends.
+    end: u64,
+    /// Where the balloon's part starts.
+    balloon: u64,
+    /// Where the RAM ends.
+    ram_end: u64,
+    /// Free memory below this address was in use before, and nobody told the host since that it is free.
+    used_end: u64,
+}
+
+impl Span {
+    fn free(&self) -> Range {
+        Range { start: self.start, end: self.end }
+    }
+
+    fn take_up_to(&mut self, end: u64) {
+        self.start = end;
+        self.used_end = self.used_end.max(end);
+    }
+}
+
+/// How much was in use at some time: see [`FreeMemory::mark`].
+#[derive(Debug, Clone)]
+pub struct Mark(Vec<u64, RANGES_MAX>);
 
 impl FreeMemory {
     /// All of `ram` from `image_end` up; below it lie the image and what the loader left for it.
     #[must_use]
     pub fn above(image_end: u64, ram: &[Range]) -> Self {
-        let mut ranges = Vec::new();
+        let mut spans = Vec::new();
         for range in ram.iter().take(RANGES_MAX) {
             let start = range.start.max(image_end).next_multiple_of(PAGE);
-            let free = Range { start, end: range.end & !(PAGE - 1) };
-            if free.bytes() > 0 {
-                ranges.push(free).expect("no more ranges are taken than fit");
+            let end = range.end & !(PAGE - 1);
+            if start < end {
+                let span = Span { start, end, balloon: end, ram_end: end, used_end: start };
+                spans.push(span).expect("no more ranges are taken than fit");
             }
         }
-        Self { ranges }
+        Self { spans }
     }
 
     /// Bytes still free, over all ranges.
     #[must_use]
     pub fn free(&self) -> u64 {
-        self.ranges.iter().map(Range::bytes).sum()
+        self.spans.iter().map(|span| span.free().bytes()).sum()
     }
 
     /// Takes `bytes` in one piece, aligned to `alignment` (a power of two), from the first range that holds them.
     pub fn take(&mut self, bytes: u64, alignment: u64) -> Result<Range, OutOfMemory> {
-        for range in &mut self.ranges {
-            let Some(start) = range.start.checked_next_multiple_of(alignment) else { continue };
+        for span in &mut self.spans {
+            let Some(start) = span.start.checked_next_multiple_of(alignment) else { continue };
             let Some(end) = start.checked_add(bytes) else { continue };
-            if end <= range.end {
-                range.start = end;
+            if end <= span.end {
+                span.take_up_to(end);
                 return Ok(Range { start, end });
             }
         }
@@ -78,13 +113,14 @@ impl FreeMemory {
         let mut missing = pages;
         let mut rest = self.clone();
         let mut pieces = Vec::new();
-        for range in &mut rest.ranges {
-            range.start = range.start.next_multiple_of(PAGE).min(range.end);
-            let taken = missing.min(range.bytes() / PAGE);
+        for span in &mut rest.spans {
+            span.start = span.start.next_multiple_of(PAGE).min(span.end);
+            let start = span.start;
+            let taken = missing.min(span.free().bytes() / PAGE);
             if taken > 0 {
-                let end = range.start + taken * PAGE;
-                pieces.push(Range { start: range.start, end }).expect("as many pieces as ranges fit");
-                range.start = end;
+                let end = start + taken * PAGE;
+                pieces.push(Range { start, end }).expect("as many pieces as ranges fit");
+                span.take_up_to(end);
                 missing -= taken;
             }
         }
@@ -93,6 +129,19 @@ impl FreeMemory {
         }
         *self = rest;
         Ok(PageSet { pieces, pages })
+    }
+
+    /// What is in use now, to come back to it with [`Self::release`].
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark(self.spans.iter().map(|span| span.start).collect())
+    }
+
+    /// Frees everything that was taken from the bottom since `mark` was.
+    pub fn release(&mut self, mark: &Mark) {
+        for (span, &start) in self.spans.iter_mut().zip(&mark.0) {
+            span.start = start;
+        }
     }
 }
 

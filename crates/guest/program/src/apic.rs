@@ -19,6 +19,7 @@ const CPUID_X2APIC: u32 = 1 << 21;
 const ID: u32 = 0x20;
 const TASK_PRIORITY: u32 = 0x80;
 const SPURIOUS: u32 = 0xf0;
+const REQUESTS: u32 = 0x200;
 const COMMAND_LOW: u32 = 0x300;
 const COMMAND_HIGH: u32 = 0x310;
 const LOCAL_TIMER: u32 = 0x320;
@@ -108,6 +109,12 @@ pub fn send_startup(target: u32, page: u8) {
 /// Sends an interrupt.
 pub fn send_interrupt(target: u32, vector: u8) {
     command(target, COMMAND_FIXED | u32::from(vector));
+}
+
+/// Whether this processor would take an interrupt with this vector if it took any.
+pub fn is_pending(vector: u8) -> bool {
+    let word = read(REQUESTS + 0x10 * u32::from(vector >> 5));
+    word >> (vector & 31) & 1 != 0
 }
 
 /// Lets the timer count down from `count` once, with an interrupt at zero.

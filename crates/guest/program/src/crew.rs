@@ -6,25 +6,38 @@ use crate::lock::Lock;
 use crate::machine::Machine;
 use crate::report::Reporter;
 use crate::workloads::Ending;
-use crate::{clock, services, timer};
+use crate::{background, clock, timer};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use guest_logic::command_line::Duration;
 use guest_logic::histogram::Histogram;
 
 const NS_PER_SECOND: u64 = 1_000_000_000;
 
-/// What the processors of a phase share.
-struct Phase<'a> {
+/// What the processors of a phase share. One phase may be several pieces of work, reported together.
+pub struct Phase<'a> {
+    machine: &'a Machine,
     reporter: Lock<Reporter<'a>>,
     histograms: &'a [Histogram],
     next_tick_ns: AtomicU64,
     deadline_ns: u64,
+    stopping: Stopping,
     stopped: AtomicBool,
+    /// An operation was the last one of its processor, though there was more to do.
+    cut_short: AtomicBool,
+}
+
+/// What the host's wish for a stop does to a phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopping {
+    /// It ends.
+    Heeded,
+    /// Nothing: what a workload does after it was stopped.
+    Ignored,
 }
 
 /// One processor's part in a phase.
-pub struct Worker<'a> {
-    phase: &'a Phase<'a>,
+pub struct Worker<'w, 'p> {
+    phase: &'w Phase<'p>,
     index: usize,
     crew: usize,
 }
@@ -38,47 +51,119 @@ pub fn run_phase(
     duration: Duration,
     work: &(dyn Fn(&Worker) + Sync),
 ) -> Result<Ending, Failure> {
-    let crew = machine.team.size();
-    let histograms = arena.slice::<Histogram>(crew, 64)?;
-    let reporter = Reporter::new(name.0, name.1, &machine.arguments, histograms);
-    let deadline_ns = match duration {
-        Duration::Seconds(seconds) => {
-            reporter.start_ns().saturating_add(seconds.saturating_mul(NS_PER_SECOND))
-        }
-        Duration::OnePass | Duration::UntilStopped => u64::MAX,
-    };
-    let next_tick_ns = AtomicU64::new(reporter.next_ns());
-    let stopped = AtomicBool::new(false);
-    let phase = Phase { reporter: Lock::new(reporter), histograms, next_tick_ns, deadline_ns, stopped };
-    machine.team.run(&|index| work(&Worker { phase: &phase, index, crew }), || phase.wait());
-    timer::stop();
-    phase.reporter.hold().finish();
-    Ok(if phase.stopped.load(Ordering::Relaxed) { Ending::Stopped } else { Ending::Completed })
+    let phase = Phase::new(machine, arena, name, duration, Stopping::Heeded)?;
+    phase.run(work);
+    Ok(phase.finish())
 }
 
-impl Phase<'_> {
+/// The same for one pass that a stop does not end.
+pub fn run_last_phase(
+    machine: &Machine,
+    arena: &Arena,
+    name: (&'static str, &'static str),
+    work: &(dyn Fn(&Worker) + Sync),
+) -> Result<(), Failure> {
+    let phase = Phase::new(machine, arena, name, Duration::OnePass, Stopping::Ignored)?;
+    phase.run(work);
+    phase.finish();
+    Ok(())
+}
+
+impl<'a> Phase<'a> {
+    /// A phase that starts now.
+    pub fn new(
+        machine: &'a Machine,
+        arena: &'a Arena,
+        name: (&'static str, &'static str),
+        duration: Duration,
+        stopping: Stopping,
+    ) -> Result<Self, Failure> {
+        let histograms = &*arena.slice::<Histogram>(machine.team.size(), 64)?;
+        let reporter = Reporter::new(name.0, name.1, &machine.arguments, histograms);
+        let deadline_ns = match duration {
+            Duration::Seconds(seconds) => {
+                reporter.start_ns().saturating_add(seconds.saturating_mul(NS_PER_SECOND))
+            }
+            Duration::OnePass | Duration::UntilStopped => u64::MAX,
+        };
+        Ok(Self {
+            machine,
+            next_tick_ns: AtomicU64::new(reporter.next_ns()),
+            reporter: Lock::new(reporter),
+            histograms,
+            deadline_ns,
+            stopping,
+            stopped: AtomicBool::new(false),
+            cut_short: AtomicBool::new(false),
+        })
+    }
+
+    /// Runs `work` on every processor until all have returned.
+    pub fn run(&self, work: &(dyn Fn(&Worker) + Sync)) {
+        let crew = self.machine.team.size();
+        self.machine.team.run(&|index| work(&Worker { phase: self, index, crew }), || self.wait(u64::MAX));
+        timer::stop();
+    }
+
+    /// Sleeps for `ns`, or until the phase is over.
+    pub fn pause(&self, ns: u64) {
+        let end = clock::now().saturating_add(ns);
+        while clock::now() < end && !self.is_over() {
+            self.wait(end.min(self.deadline_ns));
+        }
+        timer::stop();
+    }
+
+    /// Whether its time is over, or a stop was requested.
+    pub fn is_over(&self) -> bool {
+        self.cut_short.load(Ordering::Relaxed) || !self.goes_on(0, clock::now())
+    }
+
+    /// Counts a cycle, for the reports.
+    pub fn count_cycle(&self) {
+        self.reporter.hold().count_cycle();
+    }
+
+    /// The last report.
+    pub fn finish(self) -> Ending {
+        self.reporter.hold().finish();
+        if self.stopped.load(Ordering::Relaxed) { Ending::Stopped } else { Ending::Completed }
+    }
+
     /// Whether to go on at `now`; on the boot processor, also what is due by then.
     fn goes_on(&self, index: usize, now: u64) -> bool {
-        if index == 0 && now >= self.next_tick_ns.load(Ordering::Relaxed) {
-            let mut reporter = self.reporter.hold();
-            if reporter.tick(now) {
-                self.stopped.store(true, Ordering::Relaxed);
+        if index == 0 {
+            background::look(now);
+            if now >= self.next_tick_ns.load(Ordering::Relaxed) {
+                self.tick(now);
             }
-            self.next_tick_ns.store(reporter.next_ns(), Ordering::Relaxed);
         }
-        now < self.deadline_ns && !self.stopped.load(Ordering::Relaxed)
+        let goes_on = now < self.deadline_ns && !self.stopped.load(Ordering::Relaxed);
+        if !goes_on {
+            self.cut_short.store(true, Ordering::Relaxed);
+        }
+        goes_on
     }
 
-    /// Sleeps on the boot processor until something is due or another processor has finished.
-    fn wait(&self) {
+    fn tick(&self, now: u64) {
+        let mut reporter = self.reporter.hold();
+        if reporter.tick(now) && self.stopping == Stopping::Heeded {
+            self.stopped.store(true, Ordering::Relaxed);
+        }
+        self.next_tick_ns.store(reporter.next_ns(), Ordering::Relaxed);
+    }
+
+    /// Sleeps on the boot processor until something is due, at the latest at `end_ns`, or another processor has finished.
+    fn wait(&self, end_ns: u64) {
         let now = clock::now();
         self.goes_on(0, now);
-        timer::once(self.next_tick_ns.load(Ordering::Relaxed).saturating_sub(now));
-        services::halt();
+        let next = self.next_tick_ns.load(Ordering::Relaxed).min(end_ns);
+        timer::once(next.saturating_sub(now));
+        background::halt();
     }
 }
 
-impl Worker<'_> {
+impl Worker<'_, '_> {
     /// This processor's index.
     pub fn index(&self) -> usize {
         self.index

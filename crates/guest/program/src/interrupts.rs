@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code, reason = "writes the descriptor table and shares the counters with assembly")]
 
-use crate::{console, power, print_line, services};
+use crate::{background, console, power, print_line};
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -82,7 +82,7 @@ pub fn count(vector: u8) -> u64 {
 /// makes it ready must send one.
 pub fn sleep_until(mut ready: impl FnMut() -> bool) {
     while !ready() {
-        services::halt();
+        background::halt();
     }
 }
 

@@ -1,9 +1,12 @@
 //! The machine as the workloads see it, and the steps that bring it up.
 
+use crate::arena::Memory;
 use crate::failure::{CODE_BAD_INPUT, Failure};
 use crate::physical::{FirmwareMemory, copy_text, image_end};
+use crate::processor::BootOnly;
 use crate::smp::Team;
 use crate::{apic, clock, io_apic, paging, print_line, stop};
+use core::cell::OnceCell;
 use guest_logic::acpi::{self, Platform};
 use guest_logic::command_line::{self, Arguments};
 use guest_logic::memory_map::{FreeMemory, Range};
@@ -20,8 +23,9 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Brings everything up that every workload needs, and says so with a `READY` line. Gives the free memory too.
-    pub fn start(start_info: u64) -> Result<(Self, FreeMemory), Failure> {
+    /// Brings everything up that every workload needs, and says so with a `READY` line. Gives the memory too.
+    pub fn start(start_info: u64) -> Result<(Self, &'static Memory), Failure> {
+        static MEMORY: BootOnly<OnceCell<Memory>> = BootOnly::new(OnceCell::new());
         paging::start();
         let info = start_info::parse(&FirmwareMemory, start_info).map_err(|error| {
             Failure::new(CODE_BAD_INPUT, format_args!("start information at {start_info:#x}: {error:?}"))
@@ -44,7 +48,8 @@ impl Machine {
         }
         let (cpus, workload) = (team.size(), arguments.workload_text);
         print_line!("READY cpus={cpus} memory={ram} clock={clock_name} workload={workload}");
-        Ok((Self { platform, team, arguments }, free))
+        let memory = MEMORY.get().get_or_init(|| Memory::new(free, ram));
+        Ok((Self { platform, team, arguments }, memory))
     }
 }
 

@@ -13,6 +13,7 @@
 
 mod apic;
 mod arena;
+mod background;
 mod clock;
 mod console;
 mod crew;
@@ -29,6 +30,7 @@ mod power;
 mod processor;
 mod report;
 mod runtime;
+mod seed;
 mod serial;
 mod services;
 mod smp;
@@ -46,7 +48,7 @@ extern "C" fn guest_main(start_info: u64) -> ! {
     print_line!("apa guest");
     interrupts::start();
     let code = match machine::Machine::start(start_info) {
-        Ok((machine, mut free)) => workloads::run_all(&machine, &mut free),
+        Ok((machine, memory)) => workloads::run_all(&machine, memory),
         Err(failure) => failure.report(),
     };
     power::exit(code)

@@ -48,3 +48,22 @@ pub fn prepare_task(tss: u64, ring0_stack_top: u64) {
     // SAFETY: as above; the byte after the bitmap must be all ones (Intel SDM volume 1, 19.5.2).
     unsafe { ((tss + u64::from(IO_MAP) + IO_MAP_BYTES) as *mut u8).write(0xff) };
 }
+
+/// A value for the boot processor alone: the others cannot get at it.
+pub struct BootOnly<T>(T);
+
+// SAFETY: `get` lets one processor through, always the same, so nothing is shared.
+unsafe impl<T> Sync for BootOnly<T> {}
+
+impl<T> BootOnly<T> {
+    /// Puts the value in.
+    pub const fn new(value: T) -> Self {
+        Self(value)
+    }
+
+    /// The value; a panic on any other processor than the boot processor.
+    pub fn get(&self) -> &T {
+        assert_eq!(index(), 0, "only the boot processor may use this");
+        &self.0
+    }
+}

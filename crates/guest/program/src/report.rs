@@ -1,8 +1,10 @@
 //! The `REPORT` lines: operations, latencies and the guest's own view of time.
 
 use crate::{clock, print_line, stop};
+use core::fmt::Write;
 use guest_logic::command_line::Arguments;
 use guest_logic::histogram::{Histogram, Snapshot};
+use heapless::String;
 
 const NS_PER_SECOND: u64 = 1_000_000_000;
 /// How often the host is asked for a stop request while a workload runs.
@@ -19,6 +21,7 @@ pub struct Reporter<'a> {
     next_report_ns: u64,
     next_ask_ns: u64,
     previous: Snapshot,
+    cycles: u64,
 }
 
 impl<'a> Reporter<'a> {
@@ -42,6 +45,7 @@ impl<'a> Reporter<'a> {
             next_report_ns: interval_ns.map_or(u64::MAX, |interval| start_ns.saturating_add(interval)),
             next_ask_ns: start_ns.saturating_add(ASK_NS),
             previous: Snapshot::default(),
+            cycles: 0,
         }
     }
 
@@ -53,6 +57,11 @@ impl<'a> Reporter<'a> {
     /// When the next call of [`Self::tick`] has something to do.
     pub fn next_ns(&self) -> u64 {
         self.next_report_ns.min(self.next_ask_ns)
+    }
+
+    /// One more cycle of a workload that counts them.
+    pub fn count_cycle(&mut self) {
+        self.cycles += 1;
     }
 
     /// Reports if it is time, and asks for a stop request if it is time for that. True if a stop was requested.
@@ -90,9 +99,13 @@ impl<'a> Reporter<'a> {
     fn line(&self, part: &str, now: u64, elapsed_ns: u64, snapshot: &Snapshot) {
         let operations = snapshot.count();
         let per_second = u128::from(operations) * u128::from(NS_PER_SECOND) / u128::from(elapsed_ns.max(1));
+        let mut cycles = String::<28>::new();
+        if self.cycles > 0 {
+            write!(cycles, " cycles={}", self.cycles).expect("a number has at most twenty digits");
+        }
         print_line!(
             "REPORT workload={} phase={} part={part} ms={} ops={operations} ops_per_second={per_second} p50_ns={} \
-             p99_ns={} max_ns={} clock_ns={now} clock_steps_back={}",
+             p99_ns={} max_ns={} clock_ns={now} clock_steps_back={}{cycles}",
             self.workload,
             self.phase,
             elapsed_ns / 1_000_000,

@@ -18,6 +18,7 @@ fn an_empty_line_says_hello() {
 fn every_workload_is_understood() {
     use Duration::{OnePass, Seconds, UntilStopped};
     let memory = |order, size, duration| Workload::Memory(Memory { order, size, duration });
+    let hold = |content, duration| Workload::Hold { size: 64 << 20, content, duration };
     let block = |write, sequential, block, depth, duration| {
         Workload::Block(Block { write, sequential, block, depth, duration })
     };
@@ -29,6 +30,11 @@ fn every_workload_is_understood() {
         ("verify:4K,0", memory(Order::Random, 4096, UntilStopped)),
         ("zipf:8M,0.99,5", memory(Order::Zipf { theta: 990 }, 8 << 20, Seconds(5))),
         ("zipf:8M,1.2", memory(Order::Zipf { theta: 1200 }, 8 << 20, OnePass)),
+        ("churn:64M,5", Workload::Churn { size: 64 << 20, duration: Seconds(5) }),
+        ("hold:64M,identical", hold(Content::Identical, UntilStopped)),
+        ("hold:64M,random,0", hold(Content::Random, UntilStopped)),
+        ("hold:64M,zero,9", hold(Content::Zero, Seconds(9))),
+        ("balloon", Workload::Balloon),
         ("blk-read:4K,32,2", block(false, false, 4096, 32, Seconds(2))),
         ("blk-write:512,1,2", block(true, false, 512, 1, Seconds(2))),
         ("blk-seq-read:1M,4,2", block(false, true, 1 << 20, 4, Seconds(2))),
@@ -63,6 +69,10 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("touch:64M,99999999999", "99999999999"),
         ("zipf:64M", ""),
         ("zipf:64M,9", "9"),
+        ("churn:0", "0"),
+        ("hold:64M", ""),
+        ("hold:64M,noise", "noise"),
+        ("balloon:1", "1"),
         ("blk-read:1000,1,1", "1000"),
         ("blk-read:8M,1,1", "8M"),
         ("blk-read:4K,0,1", "0"),
@@ -81,7 +91,7 @@ fn values_that_make_no_sense_are_refused_by_name() {
 #[test]
 fn the_keys_are_understood_in_any_order() {
     let line = "seconds=7 workload=touch:1M+verify:2M,3+exit:4 report=0 tick=2 seed=9 writes=10 poll=on disk=1 \
-                ip=192.168.7.2/28 gateway=192.168.7.1 apic=x2apic";
+                ip=192.168.7.2/28 gateway=192.168.7.1 balloon=on reporting=off rewrite=on pause=7 apic=x2apic";
     let arguments = parse(line).unwrap();
     let durations: std::vec::Vec<_> = arguments
         .workloads
@@ -105,10 +115,20 @@ fn the_keys_are_understood_in_any_order() {
             disk: 1,
             address: ([192, 168, 7, 2], 28),
             gateway: Some([192, 168, 7, 1]),
+            balloon: true,
+            reporting: false,
+            rewrite: true,
+            pause_ms: 7,
             x2apic: true,
             unknown: None,
         }
     );
+}
+
+#[test]
+fn the_balloon_workload_needs_no_word_beside_it() {
+    assert!(parse("workload=hello+balloon").unwrap().balloon);
+    assert!(!parse("workload=hello").unwrap().balloon);
 }
 
 #[test]
@@ -118,8 +138,16 @@ fn foreign_words_are_noticed_but_not_fatal() {
 
 #[test]
 fn bad_keys_are_refused() {
-    for line in ["poll=yes", "report=x", "ip=10.0.0.1/33", "writes=101", "gateway=1", "workload=hello++hello"]
-    {
+    for line in [
+        "poll=yes",
+        "report=x",
+        "ip=10.0.0.1/33",
+        "writes=101",
+        "gateway=1",
+        "workload=hello++hello",
+        "balloon=yes",
+        "pause=3600001",
+    ] {
         assert!(parse(line).is_err(), "{line}");
     }
     assert!(parse("workload=hello+hello+hello+hello+hello+hello+hello+hello+hello").is_ok());
@@ -129,7 +157,7 @@ fn bad_keys_are_refused() {
 
 proptest! {
     #[test]
-    fn no_line_makes_the_parser_panic(line in "[a-z:,+=/.0-9KMG -]{0,80}", name in "(touch|zipf|blk-read|exit|net-ping)") {
+    fn no_line_makes_the_parser_panic(line in "[a-z:,+=/.0-9KMG -]{0,80}", name in "(touch|zipf|hold|churn|blk-read|exit|net-ping)") {
         let _ = parse(&line);
         let _ = one(&format!("{name}:{line}"));
     }

@@ -34,6 +34,11 @@ impl VectorTable {
         Some(Self { registers, entries })
     }
 
+    /// How many entries there are, 1 to 2048.
+    pub fn entries(&self) -> u16 {
+        self.entries
+    }
+
     /// Lets entry `entry` send `vector` to the processor `apic_id` (0 to 254). False if there is no such entry.
     pub fn set(&self, entry: u16, apic_id: u32, vector: u8) -> bool {
         if entry >= self.entries {

@@ -3,6 +3,7 @@
 //! The drivers are our own: those to be had as a library know no MSI-X vectors, fix the length of queues when they are
 //! compiled, and keep too few requests under way to load a host's disk.
 
+pub mod balloon;
 pub mod block;
 pub mod console;
 pub mod entropy;

@@ -3,9 +3,9 @@
 use super::queue::{Buffer, Queue};
 use super::{DeviceKind, Transport};
 use crate::arena::{Arena, DeviceMemory};
+use crate::background;
 use crate::failure::Failure;
 use crate::pci::Function;
-use crate::services;
 use heapless::Vec;
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
@@ -121,7 +121,7 @@ impl<'a> Net<'a> {
         let frame_waits = self.receiver.queue.arm();
         let buffer_waits = self.free.is_empty() && self.sender.queue.arm();
         if !frame_waits && !buffer_waits {
-            services::halt();
+            background::halt();
         }
         self.receiver.queue.silence();
         self.sender.queue.silence();

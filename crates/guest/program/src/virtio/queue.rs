@@ -6,9 +6,9 @@
 #![allow(unsafe_code, reason = "declares that descriptors may be zeroed")]
 
 use crate::arena::{Arena, Zeroed};
+use crate::failure::Failure;
 use crate::physical::Registers;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
-use guest_logic::memory_map::OutOfMemory;
 use guest_logic::ring::{Descriptors, passes};
 
 const NEXT: u16 = 1;
@@ -16,8 +16,8 @@ const DEVICE_WRITES: u16 = 2;
 const INDIRECT: u16 = 4;
 const NO_INTERRUPT: u16 = 1;
 const NO_NOTIFY: u32 = 1;
-/// Buffers of one chain at most.
-pub const CHAIN_MAX: usize = 4;
+/// Buffers of one chain at most, where a queue is not told otherwise.
+pub const CHAIN_MAX: u16 = 4;
 
 /// A piece of a request.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +42,21 @@ struct Descriptor {
 // SAFETY: plain numbers.
 unsafe impl Zeroed for Descriptor {}
 
+/// What a queue is made like.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Its index.
+    pub index: u16,
+    /// Descriptors, a power of two.
+    pub size: u16,
+    /// Buffers of one chain at most.
+    pub chain_max: u16,
+    /// Whether event indexes were negotiated.
+    pub event_index: bool,
+    /// Whether indirect descriptors were.
+    pub indirect: bool,
+}
+
 /// One queue of one device.
 pub struct Queue<'a> {
     index: u16,
@@ -49,8 +64,10 @@ pub struct Queue<'a> {
     doorbell: Registers,
     event_index: bool,
     descriptors: &'a [Descriptor],
-    /// [`CHAIN_MAX`] for each descriptor; empty where the device does not take indirect descriptors.
+    /// `chain_max` for each descriptor; empty where the device does not take indirect descriptors.
     indirect: &'a [Descriptor],
+    /// Buffers of one chain at most.
+    chain_max: u16,
     /// Flags, index, `size` entries, the used index that is to interrupt.
     available: &'a [AtomicU16],
     /// Flags and index, `size` pairs of identifier and length, the available index that is to be notified.
@@ -65,16 +82,11 @@ pub struct Queue<'a> {
 unsafe impl Zeroed for AtomicU16 {}
 
 impl<'a> Queue<'a> {
-    /// A queue of `size` descriptors, a power of two, with its memory from `arena`.
-    pub fn new(
-        index: u16,
-        size: u16,
-        doorbell: Registers,
-        event_index: bool,
-        indirect: bool,
-        arena: &'a Arena,
-    ) -> Result<Self, OutOfMemory> {
+    /// A queue of this shape, with its memory from `arena`.
+    pub fn new(shape: Shape, doorbell: Registers, arena: &'a Arena) -> Result<Self, Failure> {
+        let Shape { index, size, chain_max, event_index, indirect } = shape;
         let count = usize::from(size);
+        let tables = if indirect { usize::from(chain_max) * count } else { 0 };
         let free = Descriptors::new(arena.slice(count, 2)?, arena.slice(count, 2)?);
         let queue = Self {
             index,
@@ -82,7 +94,8 @@ impl<'a> Queue<'a> {
             doorbell,
             event_index,
             descriptors: arena.slice(count, 16)?,
-            indirect: arena.slice(if indirect { CHAIN_MAX * count } else { 0 }, 16)?,
+            indirect: arena.slice(tables, 16)?,
+            chain_max,
             available: arena.slice(count + 3, 64)?,
             used: arena.slice(2 * count + 2, 64)?,
             free,
@@ -104,10 +117,10 @@ impl<'a> Queue<'a> {
         if self.indirect.is_empty() { self.size / buffers } else { self.size }
     }
 
-    /// Puts a request of 1 to [`CHAIN_MAX`] buffers into the ring and gives its token, which is below the queue's size.
+    /// Puts a request of one buffer or more, at most a chain's, into the ring and gives its token, which is below the queue's size.
     /// None if the queue is full. The device sees it after [`Self::notify`].
     pub fn add(&mut self, buffers: &[Buffer]) -> Option<u16> {
-        assert!((1..=CHAIN_MAX).contains(&buffers.len()), "a request has one to four buffers");
+        assert!((1..=usize::from(self.chain_max)).contains(&buffers.len()), "a request fits a chain");
         let head = if self.indirect.is_empty() || buffers.len() == 1 {
             self.add_direct(buffers)?
         } else {
@@ -132,8 +145,8 @@ impl<'a> Queue<'a> {
 
     fn add_indirect(&mut self, buffers: &[Buffer]) -> Option<u16> {
         let head = self.free.take(1)?;
-        let first = CHAIN_MAX * usize::from(head);
-        let table = &self.indirect[first..first + CHAIN_MAX];
+        let length = usize::from(self.chain_max);
+        let table = &self.indirect[length * usize::from(head)..][..length];
         for (place, buffer) in buffers.iter().enumerate() {
             table[place].set(buffer, more(place, buffers), place as u16 + 1);
         }
@@ -163,14 +176,15 @@ impl<'a> Queue<'a> {
         }
     }
 
-    fn has_used(&self) -> bool {
-        (self.used[0].load(Ordering::Acquire) >> 16) as u16 != self.used_index
+    /// Requests that the device is done with and that were not taken yet.
+    fn unseen(&self) -> u16 {
+        ((self.used[0].load(Ordering::Acquire) >> 16) as u16).wrapping_sub(self.used_index)
     }
 
     /// The next request that the device is done with: its token, and how many bytes the device says it wrote. A token
     /// that was never given out is passed over.
     pub fn take_used(&mut self) -> Option<(u16, u32)> {
-        while self.has_used() {
+        while self.unseen() != 0 {
             let slot = 1 + 2 * usize::from(self.used_index & (self.size - 1));
             let token = self.used[slot].load(Ordering::Relaxed);
             let bytes = self.used[slot + 1].load(Ordering::Relaxed);
@@ -184,13 +198,21 @@ impl<'a> Queue<'a> {
 
     /// Asks for an interrupt at the next used request. True if there is one already: do not sleep then.
     pub fn arm(&self) -> bool {
+        self.arm_for(1)
+    }
+
+    /// Asks for an interrupt when `count` more requests are used, or at the next one where the device cannot count. True
+    /// if they are already.
+    pub fn arm_for(&self, count: u16) -> bool {
+        let count = if self.event_index { count.max(1) } else { 1 };
         if self.event_index {
-            self.available[2 + usize::from(self.size)].store(self.used_index, Ordering::Relaxed);
+            let event = self.used_index.wrapping_add(count - 1);
+            self.available[2 + usize::from(self.size)].store(event, Ordering::Relaxed);
         } else {
             self.available[0].store(0, Ordering::Relaxed);
         }
         fence(Ordering::SeqCst);
-        self.has_used()
+        self.unseen() >= count
     }
 
     /// Asks for no interrupts until the next [`Self::arm`]. With event indexes that is the state after each interrupt.
@@ -206,7 +228,7 @@ impl<'a> Queue<'a> {
     /// Sleeps until the device is done with a request, or any other interrupt came.
     pub fn sleep(&self) {
         if !self.arm() {
-            crate::services::halt();
+            crate::background::halt();
         }
         self.silence();
     }

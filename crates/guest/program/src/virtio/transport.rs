@@ -1,6 +1,6 @@
 //! Finding a device's registers, negotiating, and connecting queues (VIRTIO 1.3 §3.1, §4.1.4).
 
-use super::queue::Queue;
+use super::queue::{CHAIN_MAX, Queue, Shape};
 use super::{FEATURE_EVENT_IDX, FEATURE_INDIRECT, FEATURE_VERSION_1};
 use crate::apic;
 use crate::arena::Arena;
@@ -56,6 +56,8 @@ pub enum DeviceKind {
     Console = 3,
     /// Entropy source.
     Entropy = 4,
+    /// Memory balloon.
+    Balloon = 5,
 }
 
 impl fmt::Display for DeviceKind {
@@ -65,11 +67,15 @@ impl fmt::Display for DeviceKind {
             Self::Block => "virtio-blk",
             Self::Console => "virtio-console",
             Self::Entropy => "virtio-rng",
+            Self::Balloon => "virtio-balloon",
         })
     }
 }
 
 impl DeviceKind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Net, Self::Block, Self::Console, Self::Entropy, Self::Balloon];
+
     /// Whether `function` is a modern device of this kind.
     pub fn is(self, function: &Function) -> bool {
         function.vendor == VENDOR && function.device == MODERN_DEVICE_BASE + self as u16
@@ -84,6 +90,8 @@ pub struct Transport {
     notify_multiplier: u32,
     device: Option<Registers>,
     vectors: VectorTable,
+    /// The entry of the vector table that queue 0 has.
+    first_queue_entry: u16,
     features: u64,
 }
 
@@ -105,6 +113,7 @@ impl Transport {
             notify_multiplier: function.configuration.read_u32(place.offset + 16),
             device: find(function, TYPE_DEVICE).map(|(registers, _)| registers),
             vectors,
+            first_queue_entry: 0,
             features: 0,
         };
         transport.negotiate(wanted)?;
@@ -165,6 +174,17 @@ impl Transport {
     /// Connects queue `index` with at most `size_max` descriptors; its memory is taken from `arena`. Its interrupts go
     /// to the processor that calls.
     pub fn queue<'a>(&self, index: u16, size_max: u16, arena: &'a Arena) -> Result<Queue<'a>, Failure> {
+        self.queue_for(index, size_max, CHAIN_MAX, arena)
+    }
+
+    /// The same for chains of at most `chain_max` buffers.
+    pub fn queue_for<'a>(
+        &self,
+        index: u16,
+        size_max: u16,
+        chain_max: u16,
+        arena: &'a Arena,
+    ) -> Result<Queue<'a>, Failure> {
         self.common.write_u16(QUEUE_SELECT, index);
         let offered = self.common.read_u16(QUEUE_SIZE);
         if offered == 0 {
@@ -174,14 +194,9 @@ impl Transport {
         let place = u64::from(self.common.read_u16(QUEUE_NOTIFY_OFFSET)) * u64::from(self.notify_multiplier);
         let doorbell =
             self.notify.part(place, 2).ok_or_else(|| self.fail("has a doorbell outside its registers"))?;
-        let queue = Queue::new(
-            index,
-            size,
-            doorbell,
-            self.has(FEATURE_EVENT_IDX),
-            self.has(FEATURE_INDIRECT),
-            arena,
-        )?;
+        let (event_index, indirect) = (self.has(FEATURE_EVENT_IDX), self.has(FEATURE_INDIRECT));
+        let shape = Shape { index, size, chain_max, event_index, indirect };
+        let queue = Queue::new(shape, doorbell, arena)?;
         let addresses = queue.addresses();
         self.common.write_u16(QUEUE_SIZE, size);
         for (register, address) in [QUEUE_DESCRIPTORS, QUEUE_DRIVER, QUEUE_DEVICE].into_iter().zip(addresses)
@@ -189,19 +204,39 @@ impl Transport {
             self.common.write_u32(register, address as u32);
             self.common.write_u32(register + 4, (address >> 32) as u32);
         }
-        self.connect_vector(index)?;
+        self.connect_queue(index)?;
         self.common.write_u16(QUEUE_ENABLE, 1);
         Ok(queue)
     }
 
-    fn connect_vector(&self, entry: u16) -> Result<(), Failure> {
+    /// The queue that is selected gets the vector of its number; those for which there is none share the last.
+    fn connect_queue(&self, index: u16) -> Result<(), Failure> {
+        let entry = self.first_queue_entry.saturating_add(index).min(self.vectors.entries() - 1);
+        self.set_vector(entry)?;
+        self.connect(QUEUE_VECTOR, entry)
+    }
+
+    /// Lets the device interrupt when its own registers change, and gives the vector. To be called before there are
+    /// queues: what comes for them should come with other vectors.
+    pub fn watch_configuration(&mut self) -> Result<u8, Failure> {
+        let vector = self.set_vector(0)?;
+        self.connect(CONFIG_VECTOR, 0)?;
+        self.first_queue_entry = 1;
+        Ok(vector)
+    }
+
+    fn set_vector(&self, entry: u16) -> Result<u8, Failure> {
         // Vectors are reused from the first on after the last: they wake the processor, whichever queue they are for.
         let vector = VECTOR_DEVICES + VECTORS_USED.fetch_add(1, Ordering::Relaxed) % DEVICE_VECTORS;
         if !self.vectors.set(entry, apic::id(), vector) {
             return Err(self.fail("has too few MSI-X vectors"));
         }
-        self.common.write_u16(QUEUE_VECTOR, entry);
-        if self.common.read_u16(QUEUE_VECTOR) != entry {
+        Ok(vector)
+    }
+
+    fn connect(&self, register: u64, entry: u16) -> Result<(), Failure> {
+        self.common.write_u16(register, entry);
+        if self.common.read_u16(register) != entry {
             return Err(self.fail("refuses an MSI-X vector"));
         }
         Ok(())
@@ -220,6 +255,13 @@ impl Transport {
     /// A double word of the device's own registers; 0 beyond their end.
     pub fn configuration_u32(&self, offset: u64) -> u32 {
         self.device.and_then(|device| device.part(offset, 4)).map_or(0, |register| register.read_u32(0))
+    }
+
+    /// Writes a double word of the device's own registers, where there is one.
+    pub fn set_configuration_u32(&self, offset: u64, value: u32) {
+        if let Some(register) = self.device.and_then(|device| device.part(offset, 4)) {
+            register.write_u32(0, value);
+        }
     }
 }
 

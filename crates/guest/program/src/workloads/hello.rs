@@ -9,8 +9,7 @@ pub fn run(functions: &[Function]) -> Ending {
     for function in functions {
         let place = function.configuration;
         let (device, number) = (place.device, place.function);
-        let kinds = [DeviceKind::Net, DeviceKind::Block, DeviceKind::Console, DeviceKind::Entropy];
-        let kind = kinds.into_iter().find(|kind| kind.is(function));
+        let kind = DeviceKind::ALL.into_iter().find(|kind| kind.is(function));
         let name: &dyn core::fmt::Display = kind.as_ref().map_or(&"other", |kind| kind);
         print_line!(
             "DEVICE pci={device:02x}.{number} id={:04x}:{:04x} class={:04x} kind={name}",

@@ -2,7 +2,7 @@
 
 use super::Ending;
 use crate::machine::Machine;
-use crate::{clock, interrupts, print_line, services, stop, timer};
+use crate::{background, clock, interrupts, print_line, stop, timer};
 
 const NS_PER_SECOND: u64 = 1_000_000_000;
 
@@ -31,7 +31,7 @@ fn tick(period_ns: u64) {
             break;
         }
         timer::once(next.saturating_sub(clock::now()));
-        services::halt();
+        background::halt();
     }
     timer::stop();
 }

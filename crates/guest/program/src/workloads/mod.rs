@@ -1,22 +1,25 @@
 //! What the guest can be told to do, one file each, and the loop that does it.
 
 mod block;
+mod churn;
 mod console_echo;
 mod ending;
+mod field;
 mod hello;
+mod hold;
 mod idle;
 mod memory;
 mod net;
 mod rng;
 mod spin;
 
-use crate::arena::Arena;
+use crate::arena::{Arena, Memory};
+use crate::background;
 use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::pci::{self, FUNCTIONS_MAX, Function};
 use crate::{power, services};
 use guest_logic::command_line::Workload;
-use guest_logic::memory_map::FreeMemory;
 use heapless::Vec;
 
 /// How a workload ended that did not fail.
@@ -32,10 +35,15 @@ pub enum Ending {
 
 /// Runs what the command line names, one after the other, until one fails, the host asks for a stop, or all are done.
 /// Gives the exit code.
-pub fn run_all(machine: &Machine, free: &mut FreeMemory) -> u8 {
+pub fn run_all(machine: &Machine, memory: &'static Memory) -> u8 {
     let mut functions = None;
+    if machine.arguments.balloon
+        && let Err(failure) = start_balloon(machine, memory, &mut functions)
+    {
+        return failure.report();
+    }
     for workload in &machine.arguments.workloads {
-        match run(machine, free, &mut functions, workload) {
+        match run(machine, memory, &mut functions, workload) {
             Ok(Ending::Completed) => {}
             Ok(Ending::Stopped) => return 0,
             Ok(Ending::Exit(code)) => return code,
@@ -48,20 +56,39 @@ pub fn run_all(machine: &Machine, free: &mut FreeMemory) -> u8 {
 /// The functions of the PCI bus, once a workload needed them: looking for them takes many exits.
 type Functions = Option<Vec<Function, FUNCTIONS_MAX>>;
 
+/// Looks for them if nobody did yet.
+fn find(machine: &Machine, memory: &Memory, functions: &mut Functions) -> Result<(), Failure> {
+    if functions.is_none() {
+        *functions = Some(pci::discover(&machine.platform, &mut memory.permanent())?);
+    }
+    Ok(())
+}
+
+fn start_balloon(
+    machine: &Machine,
+    memory: &'static Memory,
+    functions: &mut Functions,
+) -> Result<(), Failure> {
+    find(machine, memory, functions)?;
+    background::start(memory, functions.as_deref().unwrap_or_default(), machine.arguments.reporting)
+}
+
 fn run(
     machine: &Machine,
-    free: &mut FreeMemory,
+    memory: &Memory,
     functions: &mut Functions,
     workload: &Workload,
 ) -> Result<Ending, Failure> {
-    if functions.is_none() && needs_devices(workload) {
-        *functions = Some(pci::discover(&machine.platform, free)?);
+    if needs_devices(workload) {
+        find(machine, memory, functions)?;
     }
     let functions = functions.as_deref().unwrap_or_default();
-    let arena = Arena::new(free);
+    let arena = Arena::new(memory);
     match *workload {
         Workload::Hello => Ok(hello::run(functions)),
-        Workload::Idle => Ok(idle::run(machine)),
+        Workload::Idle | Workload::Balloon => Ok(idle::run(machine)),
+        Workload::Churn { size, duration } => churn::run(machine, &arena, size, duration),
+        Workload::Hold { size, content, duration } => hold::run(machine, &arena, size, content, duration),
         Workload::Memory(work) => memory::run(machine, &arena, work),
         Workload::Block(work) => block::transfer::run(machine, &arena, functions, work),
         Workload::BlockVerify { size, duration } => {

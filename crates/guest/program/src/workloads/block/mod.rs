@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::report::Reporter;
 use crate::virtio::block::{Block, Done, Request};
-use crate::{clock, timer};
+use crate::{background, clock, timer};
 use guest_logic::command_line::{DEPTH_MAX, Duration};
 use guest_logic::histogram::Histogram;
 use heapless::Vec;
@@ -49,6 +49,7 @@ pub fn pump(
     let (mut stopped, mut next_tick_ns) = (false, 0);
     loop {
         let now = clock::now();
+        background::look(now);
         if now >= next_tick_ns {
             stopped |= next_tick_ns != 0 && reporter.tick(now);
             next_tick_ns = reporter.next_ns();

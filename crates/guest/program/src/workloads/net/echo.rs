@@ -8,7 +8,6 @@ use crate::machine::Machine;
 use crate::pci::Function;
 use crate::virtio::net::Net;
 use crate::{print_line, stop, timer};
-use guest_logic::memory_map::OutOfMemory;
 use smoltcp::iface::{SocketHandle, SocketSet, SocketStorage};
 use smoltcp::socket::{tcp, udp};
 
@@ -60,7 +59,7 @@ pub fn run(machine: &Machine, arena: &Arena, functions: &[Function]) -> Result<E
     Ok(Ending::Stopped)
 }
 
-fn connection_socket<'a>(arena: &'a Arena) -> Result<tcp::Socket<'a>, OutOfMemory> {
+fn connection_socket<'a>(arena: &'a Arena) -> Result<tcp::Socket<'a>, Failure> {
     let input = tcp::SocketBuffer::new(arena.slice::<u8>(TCP_BUFFER, 64)?);
     let output = tcp::SocketBuffer::new(arena.slice::<u8>(TCP_BUFFER, 64)?);
     Ok(tcp::Socket::new(input, output))
