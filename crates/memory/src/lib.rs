@@ -1,10 +1,12 @@
-//! Guest RAM: which regions there are, and access to them.
+//! Guest RAM: which regions there are, access to them, and where their pages are.
 //!
 //! RAM is private anonymous memory: kernel samepage merging, transparent huge pages, swap and
 //! copy-on-write clones all need that. Nothing here knows KVM or a device.
 
+mod ledger;
 mod pages;
 mod ram;
 
+pub use ledger::{Certainty, Look, Sensors, Watch};
 pub use pages::{DiscardError, PageStates};
 pub use ram::{GuestRam, RamError, RamRegion, allocate, host_address, prefer_huge_pages};

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // Memory is given back by address.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -99,6 +100,33 @@ impl PageStates {
     pub fn is_discarded(&self, index: u64) -> bool {
         let word = self.discarded.get((index / 64) as usize);
         word.is_some_and(|word| word.load(Ordering::Relaxed) >> (index % 64) & 1 != 0)
+    }
+
+    /// How many of these pages, by their [indices](Self::index), are marked.
+    pub fn discarded_in(&self, indices: Range<u64>) -> Pages {
+        let words = indices.start / 64..indices.end.div_ceil(64);
+        let marks = |word: u64| {
+            let first = word * 64;
+            let bits = self.discarded.get(word as usize).map_or(0, |word| word.load(Ordering::Relaxed));
+            let below = |end: u64| if end - first >= 64 { u64::MAX } else { (1 << (end - first)) - 1 };
+            (bits & below(indices.end) & !below(indices.start.max(first))).count_ones()
+        };
+        Pages(words.map(|word| u64::from(marks(word))).sum())
+    }
+
+    /// The pieces of RAM that hold these pages, in order: where each starts in this process, and how long it is.
+    pub fn host_ranges(&self, indices: Range<u64>) -> Vec<(u64, Pages)> {
+        let mut before = 0;
+        let mut pieces = Vec::new();
+        for region in self.ram.iter() {
+            let end = before + pages_of(region);
+            let (first, last) = (indices.start.max(before), indices.end.min(end));
+            if first < last {
+                pieces.push((host_address(region) + (first - before) * PAGE_SIZE, Pages(last - first)));
+            }
+            before = end;
+        }
+        pieces
     }
 
     /// Removes the mark of the page with this [`index`](Self::index): it holds the guest's data again.
@@ -222,7 +250,31 @@ mod tests {
         assert_eq!([0, 1, 2, 3].map(|page| word_at(&states, page)), [file_word, 0, 0, file_word]);
     }
 
+    #[test]
+    fn pages_lie_in_the_pieces_of_their_regions() {
+        let states = two_regions();
+        let starts: Vec<u64> = states.ram().iter().map(host_address).collect();
+        let check = |indices, expected: &[(u64, Pages)]| assert_eq!(states.host_ranges(indices), expected);
+        check(0..512, &[(starts[0], Pages(256)), (starts[1], Pages(256))]);
+        check(255..258, &[(starts[0] + 255 * PAGE_SIZE, Pages(1)), (starts[1], Pages(2))]);
+        check(300..301, &[(starts[1] + 44 * PAGE_SIZE, Pages(1))]);
+        check(512..600, &[]);
+        check(3..3, &[]);
+    }
+
     proptest! {
+        #[test]
+        fn marks_are_counted(ranges in proptest::collection::vec((0..256_u64, 0..200_u64), 0..8),
+            start in 0..520_u64, count in 0..520_u64) {
+            let states = two_regions();
+            for (first, count) in ranges {
+                let _outside = states.discard(Gfn(first), Pages(count));
+            }
+            let indices = start..start + count;
+            let expected = indices.clone().filter(|index| states.is_discarded(*index)).count() as u64;
+            prop_assert_eq!(states.discarded_in(indices), Pages(expected));
+        }
+
         #[test]
         fn marks_are_those_of_the_ranges(ranges in proptest::collection::vec((0..256_u64, 0..200_u64), 0..8)) {
             let states = two_regions();

@@ -3,7 +3,9 @@
 //! Pure values: no I/O, no clock, no allocation of guest memory.
 
 mod address;
+mod ledger;
 mod size;
 
 pub use address::{Gfn, GuestAddress, PAGE_SIZE, Pages};
+pub use ledger::{Ledger, PageState};
 pub use size::{Bytes, SizeError};

@@ -33,7 +33,11 @@ pub enum SwapKind {
 impl Swap {
     /// Reads `/proc/swaps`.
     pub fn read(root: &Root) -> Vec<Self> {
-        let text = root.text("proc/swaps").unwrap_or_default();
+        Self::of(&root.text("proc/swaps").unwrap_or_default())
+    }
+
+    /// Reads a text of `/proc/swaps`: the areas in the order of their numbers.
+    pub fn of(text: &str) -> Vec<Self> {
         text.lines().skip(1).filter_map(Self::parse).collect()
     }
 
