@@ -202,7 +202,8 @@ fn running(folder: &Path) -> Vec<String> {
     names
 }
 
-fn describe(status: &Status) -> String {
+/// A VM's status for people.
+pub fn describe(status: &Status) -> String {
     let mut vm = Table::new();
     vm.row(["name", &status.name]);
     vm.row(["state", &status.state.to_string()]);

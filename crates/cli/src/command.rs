@@ -70,6 +70,8 @@ pub enum OtherVerb {
     Doctor(JsonArgs),
     /// Show how a running VM is
     Status(StatusArgs),
+    /// Show how a running VM is, and where its memory is
+    Inspect(InspectArgs),
     /// Stop the vCPUs of a running VM
     Pause(Target),
     /// Let the vCPUs of a paused VM run again
@@ -106,6 +108,17 @@ pub struct JsonArgs {
 pub struct StatusArgs {
     #[command(flatten)]
     pub target: Target,
+    #[command(flatten)]
+    pub format: JsonArgs,
+}
+
+#[derive(Args)]
+pub struct InspectArgs {
+    #[command(flatten)]
+    pub target: Target,
+    /// Show the memory alone
+    #[arg(long)]
+    pub memory: bool,
     #[command(flatten)]
     pub format: JsonArgs,
 }

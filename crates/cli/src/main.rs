@@ -17,6 +17,7 @@ mod features;
 mod figures;
 mod guest_image;
 mod guests;
+mod inspect;
 mod output;
 mod reference;
 mod run;
@@ -44,6 +45,7 @@ fn perform_other(verb: OtherVerb) -> Result<ExitCode, error::Error> {
         OtherVerb::Features(arguments) => features::features(&arguments),
         OtherVerb::Doctor(arguments) => doctor::doctor(&arguments),
         OtherVerb::Status(arguments) => client::status(&arguments),
+        OtherVerb::Inspect(arguments) => inspect::inspect(&arguments),
         OtherVerb::Pause(target) => client::pause(&target),
         OtherVerb::Resume(target) => client::resume(&target),
         OtherVerb::Stop(arguments) => client::stop(&arguments),

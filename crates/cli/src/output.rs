@@ -54,6 +54,9 @@ impl Style {
     /// No colours.
     #[cfg(test)]
     pub const PLAIN: Self = Self { colours: false };
+    /// Colours.
+    #[cfg(test)]
+    pub const COLOURED: Self = Self { colours: true };
 
     /// Colours where standard output is a terminal and nobody refuses them (<https://no-color.org>).
     pub fn for_output() -> Self {
@@ -77,11 +80,47 @@ impl Style {
         self.paint(word, "31")
     }
 
+    /// A word in this colour.
+    pub fn coloured(self, word: &str, colour: Colour) -> String {
+        self.paint(word, colour.code())
+    }
+
+    /// Whether words are coloured.
+    pub const fn has_colours(self) -> bool {
+        self.colours
+    }
+
     /// `code`: a graphic rendition of ECMA-48 §8.3.117.
     fn paint(self, word: &str, code: &str) -> String {
         match self.colours {
             true => format!("\x1b[{code}m{word}\x1b[0m"),
             false => word.to_owned(),
+        }
+    }
+}
+
+/// A colour of things that are told apart, none of which is good or bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Colour {
+    Blue,
+    Cyan,
+    Green,
+    Magenta,
+    Red,
+    Yellow,
+    Grey,
+}
+
+impl Colour {
+    const fn code(self) -> &'static str {
+        match self {
+            Self::Blue => "34",
+            Self::Cyan => "36",
+            Self::Green => "32",
+            Self::Magenta => "35",
+            Self::Red => "31",
+            Self::Yellow => "33",
+            Self::Grey => "90",
         }
     }
 }
@@ -135,6 +174,6 @@ mod tests {
     #[test]
     fn colours_are_there_only_when_wanted() {
         assert_eq!(Style::PLAIN.bad("x"), "x");
-        assert_eq!(Style { colours: true }.bad("x"), "\x1b[31mx\x1b[0m");
+        assert_eq!(Style::COLOURED.bad("x"), "\x1b[31mx\x1b[0m");
     }
 }

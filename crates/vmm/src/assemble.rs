@@ -7,7 +7,7 @@ use napa_devices::ports::{self, PortContext};
 use napa_devices::{ExitSink, StopRequest};
 use napa_machine::boot::{KernelImage, Source};
 use napa_machine::{Buses, Machine, PciBus, layout};
-use napa_memory::{PageStates, prefer_huge_pages};
+use napa_memory::{PageStates, Watch, prefer_huge_pages};
 use napa_virtio::pci::{PciFunction, Transport, TransportParts};
 use napa_virtio::{BusDevice, DeviceMonitor, Platform, Threads};
 
@@ -24,6 +24,7 @@ pub struct Assembly {
     pub power: PowerButton,
     pub stop_request: StopRequest,
     pub pages: Arc<PageStates>,
+    pub watch: Arc<Watch>,
     /// One per device, in the order of their slots.
     pub monitors: Vec<DeviceMonitor>,
 }
@@ -45,6 +46,7 @@ pub fn assemble(opened: &Opened, events: &Events, threads: &Threads) -> Result<A
     let power = PowerButton::new(machine.routes())
         .map_err(|error| RunError::host("cannot wire the power button", error))?;
     let pages = Arc::clone(machine.pages());
+    let watch = Arc::new(Watch::new(Arc::clone(&pages)));
     let vcpus = load(opened, machine, &buses)?;
     let last_out = {
         let events = events.clone();
@@ -56,7 +58,7 @@ pub fn assemble(opened: &Opened, events: &Events, threads: &Threads) -> Result<A
     };
     let vcpus = Vcpus::start(vcpus, events, Box::new(last_out))
         .map_err(|error| RunError::host("cannot start a vCPU's thread", error))?;
-    Ok(Assembly { vcpus, power, stop_request, pages, monitors })
+    Ok(Assembly { vcpus, power, stop_request, pages, watch, monitors })
 }
 
 fn pci_bus(sink: &ExitSink) -> Arc<PciBus> {

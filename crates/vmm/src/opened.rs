@@ -6,6 +6,7 @@ use napa_api::VmConfig;
 use napa_devices::{ConsoleBackend, ConsoleCommand, Context, catalog};
 use napa_machine::boot::{BootError, ImageFile};
 use napa_machine::{BuildError, DeviceNeed, Hypervisor, Needs, Plan, plan};
+use napa_memory::Sensors;
 use napa_sys::host::{KvmModule, Root};
 use napa_sys::reactor::Worker;
 use napa_units::Bytes;
@@ -25,6 +26,8 @@ pub struct Opened {
     pub runs_ring_0: bool,
     pub console: Arc<ConsoleBackend>,
     pub devices: Vec<Plugged>,
+    /// What the guest's memory is looked at by.
+    pub sensors: Arc<Sensors>,
     /// Made once: a guest finds its devices in the same places after a reboot.
     pub plan: Plan,
 }
@@ -51,6 +54,9 @@ impl Opened {
         let initrd = image("initrd", &config.initrd).map_err(boot_error)?;
         let runs_ring_0 = kernel.is_none() || KvmModule::read(&Root::system()) != Some(KvmModule::Pvm);
         let hypervisor = Hypervisor::open()?;
+        let sensors = Sensors::open(&Root::system())
+            .map_err(|error| RunError::host("cannot open /proc/self/pagemap", error))?;
+        let sensors = Arc::new(sensors);
         let (console, worker) = ConsoleBackend::open(&config.console, on_command)?;
         let mut needs = Needs { memory: config.memory, cpus: config.cpus, devices: Vec::new() };
         let mut devices = Vec::new();
@@ -61,7 +67,8 @@ impl Opened {
         }
         let plan = plan(&needs)?;
         let config = Arc::new(config.clone());
-        let opened = Self { config, hypervisor, kernel, initrd, runs_ring_0, console, devices, plan };
+        let opened =
+            Self { config, hypervisor, kernel, initrd, runs_ring_0, console, devices, sensors, plan };
         Ok((opened, worker))
     }
 }

@@ -13,6 +13,7 @@ use landlock::{ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, 
 use libc::c_long;
 use napa_api::VmConfig;
 use napa_api::config::ConsoleConfig;
+use napa_sys::own_memory::PAGEMAP_SCAN;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     TargetArch,
@@ -142,7 +143,10 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
         CALLS.iter().map(|call| (*call, Vec::new())).collect();
     rules.insert(libc::SYS_socket, vec![SeccompRule::new(vec![equals(0, libc::AF_UNIX as u64)?])?]);
     rules.insert(libc::SYS_prctl, vec![SeccompRule::new(vec![equals(0, libc::PR_SET_NAME as u64)?])?]);
-    rules.insert(libc::SYS_ioctl, vec![SeccompRule::new(vec![ioctl_type(IOCTL_KVM)?])?, terminal_rule()?]);
+    // Looking at the states of one's own pages.
+    let pagemap_scan = SeccompRule::new(vec![equals(1, PAGEMAP_SCAN)?])?;
+    let kvm = SeccompRule::new(vec![ioctl_type(IOCTL_KVM)?])?;
+    rules.insert(libc::SYS_ioctl, vec![kvm, terminal_rule()?, pagemap_scan]);
     let denied = SeccompAction::Errno(libc::EPERM as u32);
     SeccompFilter::new(rules, denied, SeccompAction::Allow, TargetArch::x86_64)?.try_into()
 }

@@ -1,6 +1,6 @@
 //! What a VM is asked about its memory, and what it answers.
 
-use napa_units::Bytes;
+use napa_units::{Bytes, Ledger};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -47,4 +47,26 @@ pub struct MemoryReport {
     pub name: String,
     /// Guest memory.
     pub size: Bytes,
+    /// How much of it is where; the parts sum to the size.
+    pub ledger: Ledger,
+    /// How much of it was looked at. Less than all: the ledger is scaled from a random sample.
+    pub looked_at: Bytes,
+    /// How much of it is in huge pages. `None`: not looked at in a guest of this size.
+    pub huge: Option<Bytes>,
+    /// How the part in compressed swap is known.
+    pub compressed: Certainty,
+    /// Pages that a report found in swap and a later one in memory, since the guest started.
+    pub refaults: u64,
+    /// How often the VM's process has waited for a page from swap or a disk. `None`: the kernel does not say.
+    pub major_faults: Option<u64>,
+}
+
+/// How something is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Certainty {
+    /// The kernel counts it for this VM.
+    Counted,
+    /// The kernel counts it for the host, and the VM is taken to have its part of it.
+    Estimated,
 }

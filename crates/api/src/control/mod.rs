@@ -21,7 +21,7 @@ mod status;
 mod tests;
 
 pub use line::{LINE_BYTES_MAX, LineTooLong, Lines};
-pub use memory::{MemoryCommand, MemoryReport};
+pub use memory::{Certainty, MemoryCommand, MemoryReport};
 pub use message::{Command, Id, Reply, Request, Response, RpcError, code, reply};
 pub use socket::{SOCKET_SUFFIX, socket_folder, socket_path};
 pub use status::{DeviceState, DeviceStatus, State, Status};

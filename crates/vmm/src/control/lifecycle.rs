@@ -253,7 +253,12 @@ impl Lifecycle {
     pub fn subject(&self) -> Result<Subject, RpcError> {
         let assembly =
             self.assembly.as_ref().ok_or_else(|| wrong_state("look at its memory", "is ending"))?;
-        Ok(Subject { config: Arc::clone(&self.opened.config), pages: Arc::clone(&assembly.pages) })
+        Ok(Subject {
+            config: Arc::clone(&self.opened.config),
+            pages: Arc::clone(&assembly.pages),
+            watch: Arc::clone(&assembly.watch),
+            sensors: Arc::clone(&self.opened.sensors),
+        })
     }
 
     /// What those who wait for a pause are told; `None` while it is under way.

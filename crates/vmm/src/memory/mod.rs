@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use napa_api::VmConfig;
 use napa_api::control::{MemoryCommand, Reply, reply};
-use napa_memory::PageStates;
+use napa_memory::{PageStates, Sensors, Watch};
 
 pub use self::jobs::{JobId, Jobs};
 
@@ -19,11 +19,13 @@ pub use self::jobs::{JobId, Jobs};
 pub struct Subject {
     pub config: Arc<VmConfig>,
     pub pages: Arc<PageStates>,
+    pub watch: Arc<Watch>,
+    pub sensors: Arc<Sensors>,
 }
 
 /// Does what was asked; on the jobs' thread.
 pub fn carry_out(command: MemoryCommand, subject: &Subject) -> Reply {
     match command {
-        MemoryCommand::Report => reply(Ok(report::report(subject))),
+        MemoryCommand::Report => reply(report::report(subject)),
     }
 }

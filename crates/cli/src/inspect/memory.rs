@@ -1,0 +1,128 @@
+//! A VM's memory for people.
+
+use napa_api::control::{Certainty, MemoryReport};
+use napa_units::{Bytes, PageState};
+
+use super::picture;
+use crate::figures;
+use crate::output::{Colour, Style, Table};
+
+/// The report as a bar, a table and what else there is to say.
+pub fn describe(report: &MemoryReport, style: Style) -> String {
+    let head = format!("{}: {} of guest memory\n", report.name, figures::size(report.size));
+    let parts = [head, picture::bar(&report.ledger, style) + "\n", parts(report, style), facts(report)];
+    parts.join("\n")
+}
+
+fn parts(report: &MemoryReport, style: Style) -> String {
+    let size = report.size;
+    let mut table = Table::new();
+    for state in PageState::ALL {
+        let bytes = report.ledger.count(state).bytes();
+        let is_rare = matches!(state, PageState::SwappedSomewhere | PageState::Remote);
+        if bytes.0 > 0 || !is_rare {
+            let look = picture::look(state);
+            let mark = look.mark(style);
+            table.row([&mark, look.name, &figures::size(bytes), &percent(bytes, size), look.meaning]);
+        }
+    }
+    // As wide as the marks, with the colour that a terminal does not show.
+    let blank = style.coloured(" ", Colour::Grey);
+    table.row([&blank, "sum", &figures::size(report.ledger.size().bytes()), &percent(size, size)]);
+    table.finish()
+}
+
+fn facts(report: &MemoryReport) -> String {
+    let mut table = Table::new();
+    if report.looked_at < report.size {
+        let looked_at = figures::size(report.looked_at);
+        table.row(["sampled", &format!("scaled from {looked_at}, chosen at random")]);
+    }
+    if let Some(huge) = report.huge {
+        table.row(["huge pages", &figures::size(huge)]);
+    }
+    if report.compressed == Certainty::Estimated {
+        table
+            .row(["compressed", "estimated from the host's zswap: the kernel does not count it for this VM"]);
+    }
+    table.row(["from swap", &came_back(report)]);
+    table.finish()
+}
+
+fn came_back(report: &MemoryReport) -> String {
+    let seen = format!("{} pages seen to come back", figures::count(report.refaults));
+    match report.major_faults {
+        Some(faults) => format!("{seen}; waited {} times for a page", figures::count(faults)),
+        None => seen,
+    }
+}
+
+fn percent(part: Bytes, whole: Bytes) -> String {
+    let percent = if whole.0 == 0 { 0.0 } else { part.0 as f64 / whole.0 as f64 * 100.0 };
+    format!("{percent:5.1} %")
+}
+
+#[cfg(test)]
+mod tests {
+    use napa_units::{Ledger, Pages};
+
+    use super::*;
+
+    fn report() -> MemoryReport {
+        let size = Bytes::mib(512);
+        let mut ledger = Ledger::untouched(Pages::covering(size));
+        ledger.shift(PageState::Zero, PageState::Resident, Pages::covering(Bytes::mib(256)));
+        ledger.shift(PageState::Zero, PageState::SwappedDisk, Pages(16));
+        MemoryReport {
+            name: "web".into(),
+            size,
+            ledger,
+            looked_at: size,
+            huge: Some(Bytes::mib(128)),
+            compressed: Certainty::Counted,
+            refaults: 1234,
+            major_faults: Some(5),
+        }
+    }
+
+    #[test]
+    fn a_report_has_a_bar_a_table_and_facts() {
+        let expected = "\
+web: 512 MiB of guest memory
+
+[################################................................]
+
+#  resident             256 MiB   50.0 %  in memory, for this VM alone
+=  shared               0 KiB      0.0 %  in memory, merged with equal pages
+z  swapped, compressed  0 KiB      0.0 %  in zram or zswap
+d  swapped, on disk     64 KiB     0.0 %  in a swap file or partition
+-  discarded            0 KiB      0.0 %  given back by the guest
+.  zero                 255 MiB   50.0 %  never touched, or all zeros
+   sum                  512 MiB  100.0 %
+
+huge pages  128 MiB
+from swap   1,234 pages seen to come back; waited 5 times for a page
+";
+        assert_eq!(describe(&report(), Style::PLAIN), expected);
+    }
+
+    #[test]
+    fn what_is_not_exact_is_said() {
+        let mut report = report();
+        report.looked_at = Bytes::mib(8);
+        report.compressed = Certainty::Estimated;
+        report.huge = None;
+        report.major_faults = None;
+        report.ledger.shift(PageState::Zero, PageState::SwappedSomewhere, Pages(4));
+        let text = describe(&report, Style::PLAIN);
+        for expected in [
+            "s  swapped, kind unknown",
+            "sampled     scaled from 8,192 KiB, chosen at random\n",
+            "compressed  estimated from the host's zswap",
+            "seen to come back\n",
+        ] {
+            assert!(text.contains(expected), "{expected}: {text}");
+        }
+        assert!(!text.contains("huge"), "{text}");
+    }
+}

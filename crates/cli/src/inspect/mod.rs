@@ -1,0 +1,40 @@
+//! `napa inspect`: everything that a VM says about itself, and where its memory is.
+
+mod memory;
+mod picture;
+
+use std::process::ExitCode;
+
+use napa_api::control::{Command, MemoryCommand, MemoryReport, Status};
+use serde::Serialize;
+
+use crate::client;
+use crate::command::InspectArgs;
+use crate::error::Error;
+use crate::output::{self, Style};
+
+/// A VM whole.
+#[derive(Serialize)]
+struct Inspection {
+    status: Status,
+    memory: MemoryReport,
+}
+
+/// Shows a VM, or its memory alone.
+pub fn inspect(arguments: &InspectArgs) -> Result<ExitCode, Error> {
+    let memory: MemoryReport = client::ask(&arguments.target, Command::Memory(MemoryCommand::Report))?;
+    let style = Style::for_output();
+    match (arguments.memory, arguments.format.json) {
+        (true, true) => output::print_json(&memory),
+        (true, false) => output::print(memory::describe(&memory, style).as_bytes()),
+        (false, is_json) => {
+            let status = client::ask(&arguments.target, Command::Status)?;
+            if is_json {
+                output::print_json(&Inspection { status, memory })
+            } else {
+                let text = format!("{}\n{}", client::describe(&status), memory::describe(&memory, style));
+                output::print(text.as_bytes())
+            }
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The memory of VMs on this host's KVM, by the binary that users run: where their pages are, what takes memory from
+//! them, and that they lose nothing by it. Times are bounds for what hangs, never measures.
+#![allow(clippy::unwrap_used)] // A test ends where its preparation fails.
+
+#[path = "../lifecycle/client.rs"]
+mod client;
+mod ledger;
+#[path = "../lifecycle/machine_code.rs"]
+#[allow(dead_code)] // The kernels of other tests.
+mod machine_code;
+#[path = "../lifecycle/support.rs"]
+#[allow(dead_code)] // What other tests use.
+mod support;
