@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use napa_api::config::{ConsoleConfig, DiskConfig, NetConfig, OnReboot, VsockConfig};
+use napa_api::config::{BalloonConfig, ConsoleConfig, DiskConfig, NetConfig, OnReboot, VsockConfig};
 use napa_api::{Exit, VmConfig, control};
 use napa_units::Bytes;
 use napa_vmm::RunError;
@@ -54,6 +54,9 @@ pub struct RunArgs {
     /// Entropy device: on or off [default: on]
     #[arg(long, value_name = "SWITCH", num_args = 0..=1, default_missing_value = "on", hide_possible_values = true)]
     pub rng: Option<Switch>,
+    /// Memory balloon: on, no-reporting (the guest does not tell what it frees) or off [default: on]
+    #[arg(long, value_name = "WHAT", num_args = 0..=1, default_missing_value = "on")]
+    pub balloon: Option<BalloonConfig>,
     /// Where the consoles go: stdio, off, file=FILE or socket=SOCKET [default: stdio]
     #[arg(long, value_name = "WHERE")]
     pub console: Option<ConsoleConfig>,
@@ -114,6 +117,7 @@ impl RunArgs {
         replace_optional(&mut config.cmdline, self.cmdline);
         replace(&mut config.console, self.console);
         replace(&mut config.rng, self.rng.map(|switch| switch == Switch::On));
+        replace(&mut config.balloon, self.balloon);
         replace(&mut config.huge_pages, self.huge_pages.map(|switch| switch == Switch::On));
         replace(&mut config.sandbox, self.sandbox.map(|switch| switch == Switch::On));
         replace(&mut config.on_reboot, self.on_reboot);
@@ -229,6 +233,7 @@ mod tests {
             ("cpus", config.cpus.to_string()),
             ("console", config.console.to_string()),
             ("rng", if config.rng { "on" } else { "off" }.to_owned()),
+            ("balloon", config.balloon.name().to_owned()),
             ("huge-pages", if config.huge_pages { "on" } else { "off" }.to_owned()),
             ("sandbox", if config.sandbox { "on" } else { "off" }.to_owned()),
             ("on-reboot", config.on_reboot.name().to_owned()),

@@ -8,8 +8,14 @@ use crate::{Context, OpenError};
 type Open = fn(&Context<'_>) -> Result<Vec<Box<dyn Device>>, OpenError>;
 
 /// In the order of their PCI slots: a new kind goes to the end, so that no other device moves.
-const CATALOG: &[Open] =
-    &[crate::blk::open, crate::net::open, crate::console::open, crate::rng::open, crate::vsock::open];
+const CATALOG: &[Open] = &[
+    crate::blk::open,
+    crate::net::open,
+    crate::console::open,
+    crate::rng::open,
+    crate::vsock::open,
+    crate::balloon::open,
+];
 
 /// Opens all devices that the configuration asks for.
 ///

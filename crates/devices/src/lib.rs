@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+pub mod balloon;
 pub mod blk;
 pub mod catalog;
 pub mod console;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use napa_api::VmConfig;
 
 use crate::ConsoleBackend;
+use crate::balloon::Balloon;
 
 /// What a device may know while it is opened.
 pub struct Context<'a> {
@@ -12,6 +13,8 @@ pub struct Context<'a> {
     pub config: &'a VmConfig,
     /// Where the consoles of this VM lead.
     pub console: &'a Arc<ConsoleBackend>,
+    /// The memory balloon. `None`: the VM has none.
+    pub balloon: Option<&'a Arc<Balloon>>,
 }
 
 /// Why a device could not be opened. Nothing of it is left behind.

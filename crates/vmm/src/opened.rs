@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use napa_api::VmConfig;
+use napa_api::config::BalloonConfig;
+use napa_devices::balloon::Balloon;
 use napa_devices::{ConsoleBackend, ConsoleCommand, Context, catalog};
 use napa_machine::boot::{BootError, ImageFile};
 use napa_machine::{BuildError, DeviceNeed, Hypervisor, Needs, Plan, plan};
@@ -25,6 +27,7 @@ pub struct Opened {
     /// Whether this host's KVM runs kernel code at full privilege; the embedded guest does not ask.
     pub runs_ring_0: bool,
     pub console: Arc<ConsoleBackend>,
+    pub balloon: Option<Arc<Balloon>>,
     pub devices: Vec<Plugged>,
     /// What the guest's memory is looked at by.
     pub sensors: Arc<Sensors>,
@@ -58,19 +61,40 @@ impl Opened {
             .map_err(|error| RunError::host("cannot open /proc/self/pagemap", error))?;
         let sensors = Arc::new(sensors);
         let (console, worker) = ConsoleBackend::open(&config.console, on_command)?;
+        let balloon = balloon(config)?;
         let mut needs = Needs { memory: config.memory, cpus: config.cpus, devices: Vec::new() };
         let mut devices = Vec::new();
-        for device in catalog::open_all(&Context { config, console: &console })? {
+        let context = Context { config, console: &console, balloon: balloon.as_ref() };
+        for device in catalog::open_all(&context)? {
             let vectors = Transport::vectors(device.queue_sizes().len());
             needs.devices.push(DeviceNeed { name: device.name().to_owned(), vectors });
             devices.push(Plugged { id: device.id(), device: Arc::new(Mutex::new(device)) });
         }
         let plan = plan(&needs)?;
         let config = Arc::new(config.clone());
-        let opened =
-            Self { config, hypervisor, kernel, initrd, runs_ring_0, console, devices, sensors, plan };
+        let opened = Self {
+            config,
+            hypervisor,
+            kernel,
+            initrd,
+            runs_ring_0,
+            console,
+            balloon,
+            devices,
+            sensors,
+            plan,
+        };
         Ok((opened, worker))
     }
+}
+
+fn balloon(config: &VmConfig) -> Result<Option<Arc<Balloon>>, RunError> {
+    if config.balloon == BalloonConfig::Off {
+        return Ok(None);
+    }
+    let balloon = Balloon::new(config.memory);
+    let balloon = balloon.map_err(|error| RunError::host("cannot make an eventfd for the balloon", error))?;
+    Ok(Some(Arc::new(balloon)))
 }
 
 /// A VM whose memory the host could not hold with all its swap would be killed, or kill others.

@@ -42,6 +42,7 @@ const fn kind(id: u16) -> &'static str {
         2 => "virtio-blk",
         3 => "virtio-console",
         4 => "virtio-rng",
+        5 => "virtio-balloon",
         19 => "virtio-vsock",
         _ => "virtio",
     }

@@ -49,6 +49,8 @@ pub struct VmConfig {
     pub console: ConsoleConfig,
     /// Entropy device.
     pub rng: bool,
+    /// Memory balloon.
+    pub balloon: BalloonConfig,
     /// What a guest's own reset does.
     pub on_reboot: OnReboot,
     /// How long an orderly stop may take before it becomes a hard stop, in seconds, 0 to one day.
@@ -94,6 +96,7 @@ impl Default for VmConfig {
             cmdline: None,
             console: ConsoleConfig::Stdio,
             rng: true,
+            balloon: BalloonConfig::On,
             on_reboot: OnReboot::Restart,
             stop_timeout_s: 30,
             api_socket: None,
@@ -187,6 +190,19 @@ pub enum ConsoleConfig {
     /// A Unix socket that takes one connection at a time.
     Socket(PathBuf),
     /// Output is dropped; there is no input.
+    Off,
+}
+
+/// Whether there is a memory balloon, and what it does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BalloonConfig {
+    /// The guest can be asked to give memory up, and reports what it frees.
+    #[default]
+    On,
+    /// It can be asked, but does not report.
+    NoReporting,
+    /// There is none.
     Off,
 }
 

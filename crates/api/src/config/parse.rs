@@ -6,7 +6,9 @@ use std::str::FromStr;
 
 use super::check::{MTU_MIN, QUEUES_MAX, VSOCK_CID_MAX, VSOCK_CID_MIN};
 use super::words::{Word, WordError, Writer, parse_number, split};
-use super::{CacheMode, ConsoleConfig, DiskConfig, DiskFormat, NetConfig, OnReboot, VsockConfig};
+use super::{
+    BalloonConfig, CacheMode, ConsoleConfig, DiskConfig, DiskFormat, NetConfig, OnReboot, VsockConfig,
+};
 
 const A_FILE: &str = "the name of a file";
 const A_SOCKET: &str = "the path of a Unix socket";
@@ -221,6 +223,33 @@ impl FromStr for OnReboot {
 #[error("'{0}' is not a choice: write restart or exit")]
 pub struct OnRebootError(String);
 
+impl BalloonConfig {
+    const ALL: [Self; 3] = [Self::On, Self::NoReporting, Self::Off];
+
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::NoReporting => "no-reporting",
+            Self::Off => "off",
+        }
+    }
+}
+
+impl FromStr for BalloonConfig {
+    type Err = BalloonConfigError;
+
+    fn from_str(text: &str) -> Result<Self, BalloonConfigError> {
+        let choice = Self::ALL.into_iter().find(|choice| choice.name() == text);
+        choice.ok_or_else(|| BalloonConfigError(text.to_owned()))
+    }
+}
+
+/// Why a text does not say whether there is a balloon.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not a choice: write on, no-reporting or off")]
+pub struct BalloonConfigError(String);
+
 fn queues(word: Word) -> Result<u16, WordError> {
     word.value_as(A_QUEUE_COUNT, |text| parse_number(text, 1..=QUEUES_MAX))
 }
@@ -297,6 +326,7 @@ mod tests {
                 error::<ConsoleConfig>("tty"),
                 "'tty' is not a console: write stdio, off, file=FILE or socket=SOCKET",
             ),
+            (error::<BalloonConfig>("none"), "'none' is not a choice: write on, no-reporting or off"),
             (error::<OnReboot>("halt"), "'halt' is not a choice: write restart or exit"),
         ] {
             assert_eq!(found, expected);

@@ -8,14 +8,16 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::{
-    CacheMode, ConsoleConfig, DiskConfig, DiskFormat, MacAddress, NetConfig, OnReboot, VmConfig, VsockConfig,
+    BalloonConfig, CacheMode, ConsoleConfig, DiskConfig, DiskFormat, MacAddress, NetConfig, OnReboot,
+    VmConfig, VsockConfig,
 };
 
 /// Any configuration whose words have the right shape; whether they contradict each other is another matter.
 pub fn config() -> impl Strategy<Value = VmConfig> {
     let boot = (option::of(path()), option::of(path()), option::of("[ -~]{0,40}"));
     let shape = (option::of("[a-zA-Z0-9][a-zA-Z0-9._-]{0,20}"), 0..=1_u64 << 46, any::<u32>(), any::<bool>());
-    let devices = (vec(disk(), 0..3), vec(net(), 0..3), option::of(vsock()), any::<bool>(), console());
+    let devices =
+        (vec(disk(), 0..3), vec(net(), 0..3), option::of(vsock()), any::<bool>(), console(), balloon());
     let control = (any::<bool>(), any::<u32>(), option::of(path()), any::<bool>());
     (shape, boot, devices, control).prop_map(|(shape, boot, devices, control)| VmConfig {
         name: shape.0,
@@ -30,6 +32,7 @@ pub fn config() -> impl Strategy<Value = VmConfig> {
         vsock: devices.2,
         rng: devices.3,
         console: devices.4,
+        balloon: devices.5,
         on_reboot: if control.0 { OnReboot::Restart } else { OnReboot::Exit },
         stop_timeout_s: control.1,
         api_socket: control.2,
@@ -62,6 +65,10 @@ pub fn net() -> impl Strategy<Value = NetConfig> {
 /// Any vsock device.
 pub fn vsock() -> impl Strategy<Value = VsockConfig> {
     (3..u32::MAX, path()).prop_map(|(cid, path)| VsockConfig { cid, path })
+}
+
+fn balloon() -> impl Strategy<Value = BalloonConfig> {
+    prop_oneof![Just(BalloonConfig::On), Just(BalloonConfig::NoReporting), Just(BalloonConfig::Off)]
 }
 
 fn console() -> impl Strategy<Value = ConsoleConfig> {

@@ -1,26 +1,38 @@
 //! What a VM is asked about its memory, and what it answers.
 
-use napa_units::{Bytes, Ledger};
+use napa_units::{Bytes, Ledger, PAGE_SIZE};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::RpcError;
 use super::message::Params;
+use super::{BalloonReport, RpcError};
 
 /// What is asked about a VM's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemoryCommand {
     /// Say where every page is.
     Report,
+    /// Say how the balloon is.
+    Balloon {
+        /// First ask the guest to give up so much, in whole pages. `None`: leave the target as it is.
+        target: Option<Bytes>,
+    },
+    /// Ask the guest how its memory is, and say how the balloon is.
+    BalloonStatistics,
+    /// Ask the guest which of its pages are free.
+    BalloonHint,
 }
 
 impl MemoryCommand {
-    pub(super) const METHODS: &[&str] = &["memory"];
+    pub(super) const METHODS: &[&str] = &["memory", "balloon", "balloon-statistics", "balloon-hint"];
 
     /// The name of the method.
     pub(super) const fn method(self) -> &'static str {
         match self {
             Self::Report => "memory",
+            Self::Balloon { .. } => "balloon",
+            Self::BalloonStatistics => "balloon-statistics",
+            Self::BalloonHint => "balloon-hint",
         }
     }
 
@@ -28,6 +40,9 @@ impl MemoryCommand {
     pub(super) fn decode(params: &Params<'_>) -> Option<Result<Self, RpcError>> {
         Some(match params.method {
             "memory" => params.none().map(|()| Self::Report),
+            "balloon" => balloon_target(params).map(|target| Self::Balloon { target }),
+            "balloon-statistics" => params.none().map(|()| Self::BalloonStatistics),
+            "balloon-hint" => params.none().map(|()| Self::BalloonHint),
             _ => return None,
         })
     }
@@ -35,8 +50,24 @@ impl MemoryCommand {
     /// Parameters, by name; `None`: there are none.
     pub(super) fn params(self) -> Option<Value> {
         match self {
-            Self::Report => None,
+            Self::Balloon { target } => target.map(|target| json!({ "target": target })),
+            Self::Report | Self::BalloonStatistics | Self::BalloonHint => None,
         }
+    }
+}
+
+fn balloon_target(params: &Params<'_>) -> Result<Option<Bytes>, RpcError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Balloon {
+        #[serde(default)]
+        target: Option<Bytes>,
+    }
+    let what = "takes one named parameter, \"target\", a number of bytes in whole pages of 4096";
+    let Balloon { target } = params.read(what)?;
+    match target {
+        Some(target) if target.0 % PAGE_SIZE != 0 => Err(params.error(what)),
+        _ => Ok(target),
     }
 }
 
@@ -59,6 +90,8 @@ pub struct MemoryReport {
     pub refaults: u64,
     /// How often the VM's process has waited for a page from swap or a disk. `None`: the kernel does not say.
     pub major_faults: Option<u64>,
+    /// The balloon. `None`: the VM has none.
+    pub balloon: Option<BalloonReport>,
 }
 
 /// How something is known.

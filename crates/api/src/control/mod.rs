@@ -8,10 +8,14 @@
 //! | `stop` | `timeout_s`, optional | presses the power button; stops hard after that many seconds |
 //! | `kill` | | stops hard |
 //! | `memory` | | says where every page of guest memory is ([`MemoryReport`]) |
+//! | `balloon` | `target`, optional, in bytes | asks the guest to give up so much; says how the balloon is ([`BalloonReport`]) |
+//! | `balloon-statistics` | | asks the guest how its memory is; answers like `balloon` |
+//! | `balloon-hint` | | asks the guest which of its pages are free ([`HintReport`]) |
 //!
 //! Methods without a type of their own here answer with the [`Status`] that follows from them. Batches are refused: a line is one message.
 //! Nothing here opens a socket.
 
+mod balloon;
 mod line;
 mod memory;
 mod message;
@@ -20,6 +24,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+pub use balloon::{BalloonReport, BalloonStatistics, HintReport};
 pub use line::{LINE_BYTES_MAX, LineTooLong, Lines};
 pub use memory::{Certainty, MemoryCommand, MemoryReport};
 pub use message::{Command, Id, Reply, Request, Response, RpcError, code, reply};

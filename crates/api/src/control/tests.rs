@@ -42,6 +42,14 @@ fn a_request_is_read() {
             Command::Stop { timeout_s: Some(5) },
         ),
         (r#"{"jsonrpc":"2.0","id":1,"method":"kill","extra":0}"#, Command::Kill),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"balloon"}"#,
+            Command::Memory(MemoryCommand::Balloon { target: None }),
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"balloon","params":{"target":8192}}"#,
+            Command::Memory(MemoryCommand::Balloon { target: Some(Bytes(8192)) }),
+        ),
     ] {
         assert_eq!(Request::decode(line.as_bytes()), Ok(Request { id: id.clone(), command }), "{line}");
     }
@@ -69,6 +77,12 @@ fn what_is_no_request_is_refused_with_the_standard_code() {
             one(),
             code::INVALID_PARAMS,
             "kill takes no parameters",
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"balloon","params":{"target":8193}}"#,
+            one(),
+            code::INVALID_PARAMS,
+            "whole pages of 4096",
         ),
         (
             r#"{"jsonrpc":"2.0","id":1,"method":"stop","params":[5]}"#,
@@ -138,7 +152,13 @@ fn any_command() -> impl Strategy<Value = Command> {
 }
 
 fn any_memory_command() -> impl Strategy<Value = MemoryCommand> {
-    prop_oneof![Just(MemoryCommand::Report)]
+    let target = proptest::option::of((0..1_u64 << 40).prop_map(|pages| Bytes(pages * 4096)));
+    prop_oneof![
+        Just(MemoryCommand::Report),
+        target.prop_map(|target| MemoryCommand::Balloon { target }),
+        Just(MemoryCommand::BalloonStatistics),
+        Just(MemoryCommand::BalloonHint),
+    ]
 }
 
 fn any_id() -> impl Strategy<Value = Option<Id>> {

@@ -82,6 +82,7 @@ mod tests {
             compressed: Certainty::Counted,
             refaults: 1234,
             major_faults: Some(5),
+            balloon: None,
         }
     }
 

@@ -258,6 +258,7 @@ impl Lifecycle {
             pages: Arc::clone(&assembly.pages),
             watch: Arc::clone(&assembly.watch),
             sensors: Arc::clone(&self.opened.sensors),
+            balloon: self.opened.balloon.clone(),
         })
     }
 

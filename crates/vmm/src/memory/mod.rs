@@ -4,6 +4,7 @@
 //! devices that it serves. So it is done by jobs, one after the other, on a thread of their own, which starts with the
 //! first of them. A job knows the machine it was asked about and nothing of the VM's run state.
 
+mod balloon;
 mod jobs;
 mod report;
 
@@ -11,6 +12,7 @@ use std::sync::Arc;
 
 use napa_api::VmConfig;
 use napa_api::control::{MemoryCommand, Reply, reply};
+use napa_devices::balloon::Balloon;
 use napa_memory::{PageStates, Sensors, Watch};
 
 pub use self::jobs::{JobId, Jobs};
@@ -21,11 +23,16 @@ pub struct Subject {
     pub pages: Arc<PageStates>,
     pub watch: Arc<Watch>,
     pub sensors: Arc<Sensors>,
+    /// `None`: the VM has none.
+    pub balloon: Option<Arc<Balloon>>,
 }
 
 /// Does what was asked; on the jobs' thread.
 pub fn carry_out(command: MemoryCommand, subject: &Subject) -> Reply {
     match command {
         MemoryCommand::Report => reply(report::report(subject)),
+        MemoryCommand::Balloon { target } => reply(balloon::set_target(subject, target)),
+        MemoryCommand::BalloonStatistics => reply(balloon::with_statistics(subject)),
+        MemoryCommand::BalloonHint => reply(balloon::hint(subject)),
     }
 }

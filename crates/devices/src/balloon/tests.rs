@@ -1,0 +1,6 @@
+//! The balloon as a driver sees it.
+
+mod asking;
+mod hostile;
+mod pages;
+mod rig;
