@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use napa_api::config::check_name;
 use napa_api::control::{
-    Command, Id, LINE_BYTES_MAX, Lines, Request, Response, SOCKET_SUFFIX, Status, socket_folder, socket_path,
+    Command, Id, LINE_BYTES_MAX, Lines, Request, Response, RpcError, SOCKET_SUFFIX, Status, code,
+    socket_folder, socket_path,
 };
 
 use serde::de::DeserializeOwned;
@@ -100,7 +101,7 @@ impl Connection {
         let line = self.exchange(&request.encode()).map_err(|error| self.broken(error))?;
         let response = Response::decode(&line).map_err(|error| self.broken(error))?;
         let result = response.outcome;
-        let result = result.map_err(|error| Error::failure(format!("{}: {error}", self.path.display())))?;
+        let result = result.map_err(|error| self.refused(&error))?;
         serde_json::from_value(result).map_err(|error| self.broken(error))
     }
 
@@ -133,6 +134,11 @@ impl Connection {
             Err(error) if !ended(&error) => Err(self.broken(error)),
             _ => Ok(()),
         }
+    }
+
+    fn refused(&self, error: &RpcError) -> Error {
+        let what = format!("{}: {error}", self.path.display());
+        if error.code == code::INVALID_PARAMS { Error::bad_input(what) } else { Error::failure(what) }
     }
 
     fn broken(&self, error: impl std::fmt::Display) -> Error {
@@ -225,7 +231,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use std::thread;
 
-    use napa_api::control::{DeviceState, DeviceStatus, RpcError, State, code, reply};
+    use napa_api::control::{DeviceState, DeviceStatus, State, reply};
     use napa_units::Bytes;
 
     use super::*;

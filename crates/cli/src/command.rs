@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::balloon::BalloonArgs;
 use crate::bench::BenchArgs;
 use crate::demo::DemoArgs;
 use crate::error::{self, Error};
@@ -80,6 +81,8 @@ pub enum OtherVerb {
     Stop(StopArgs),
     /// Stop a VM hard, and wait until it has ended
     Kill(Target),
+    /// Ask a guest to give memory up, or show what it has given up
+    Balloon(BalloonArgs),
     /// Write the embedded guest's image to a file
     GuestImage(GuestImageArgs),
     /// Write shell completions to standard output

@@ -7,6 +7,7 @@
 // Texts of flags are help for people first: brackets in them mean "may be left out", not links.
 #![allow(rustdoc::broken_intra_doc_links)]
 
+mod balloon;
 mod bench;
 mod client;
 mod command;
@@ -50,6 +51,7 @@ fn perform_other(verb: OtherVerb) -> Result<ExitCode, error::Error> {
         OtherVerb::Resume(target) => client::resume(&target),
         OtherVerb::Stop(arguments) => client::stop(&arguments),
         OtherVerb::Kill(target) => client::kill(&target),
+        OtherVerb::Balloon(arguments) => balloon::balloon(&arguments),
         OtherVerb::GuestImage(arguments) => guest_image::write(&arguments),
         OtherVerb::Completions(arguments) => reference::completions(&arguments),
         OtherVerb::Man(arguments) => reference::man(&arguments),
