@@ -4,9 +4,11 @@
 //! copy-on-write clones all need that. Nothing here knows KVM or a device.
 
 mod ledger;
+mod pageout;
 mod pages;
 mod ram;
 
 pub use ledger::{Certainty, Look, Sensors, Watch};
+pub use pageout::{End, PageOut, PageOutError, Taken};
 pub use pages::{DiscardError, PageStates};
 pub use ram::{GuestRam, RamError, RamRegion, allocate, host_address, prefer_huge_pages};

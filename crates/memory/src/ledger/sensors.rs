@@ -12,7 +12,7 @@ use super::swap_kinds::Zswap;
 /// What a ledger is read from.
 #[derive(Debug)]
 pub struct Sensors {
-    pub(super) pagemap: Pagemap,
+    pub(crate) pagemap: Pagemap,
     smaps: Option<TextFile>,
     /// Linux 6.1 and newer; what it says of merged pages is as of KSM's last round.
     ksm_merging_pages: Option<TextFile>,
