@@ -1,6 +1,7 @@
 //! What the kernel offers and the usual crates do not wrap: the io_uring reactor, KVM odds and ends,
 //! signals, and what can be known about the host and about this process's own memory.
 
+pub mod cgroup;
 pub mod host;
 pub mod own_memory;
 pub mod reactor;

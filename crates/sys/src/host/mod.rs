@@ -11,7 +11,7 @@ mod ksm;
 mod memory;
 mod module;
 mod pressure;
-mod root;
+pub(crate) mod root;
 mod swap;
 mod thp;
 mod userfaultfd;

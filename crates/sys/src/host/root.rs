@@ -24,16 +24,16 @@ impl Root {
     }
 
     /// The path of a file of this host.
-    pub(super) fn path(&self, path: &str) -> PathBuf {
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.0.join(path)
     }
 
-    pub(super) fn exists(&self, path: &str) -> bool {
+    pub(crate) fn exists(&self, path: &str) -> bool {
         self.path(path).exists()
     }
 
     /// The text of a file without the blanks around it.
-    pub(super) fn text(&self, path: &str) -> Option<String> {
+    pub(crate) fn text(&self, path: &str) -> Option<String> {
         let text = std::fs::read(self.path(path)).ok()?;
         Some(String::from_utf8_lossy(text.trim_ascii()).into_owned())
     }
@@ -44,7 +44,7 @@ impl Root {
     }
 
     /// A module's parameter or another switch: `Y` and `1` are on.
-    pub(super) fn switch(&self, path: &str) -> Option<bool> {
+    pub(crate) fn switch(&self, path: &str) -> Option<bool> {
         match self.text(path)?.as_str() {
             "Y" | "1" => Some(true),
             "N" | "0" => Some(false),
@@ -77,7 +77,7 @@ impl AsRef<Path> for Root {
 
 /// A host for tests: its files go away with it.
 #[cfg(test)]
-pub(super) struct Fixture {
+pub(crate) struct Fixture {
     folder: tempfile::TempDir,
 }
 
