@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use napa_units::Bytes;
 
 use crate::balloon::BalloonArgs;
 use crate::bench::BenchArgs;
@@ -83,6 +84,8 @@ pub enum OtherVerb {
     Kill(Target),
     /// Ask a guest to give memory up, or show what it has given up
     Balloon(BalloonArgs),
+    /// Put memory of a running VM into the host's swap
+    Reclaim(ReclaimArgs),
     /// Write the embedded guest's image to a file
     GuestImage(GuestImageArgs),
     /// Write shell completions to standard output
@@ -133,6 +136,17 @@ pub struct StopArgs {
     /// Stop hard after this many seconds [default: the VM's own --stop-timeout]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub timeout: Option<u32>,
+}
+
+#[derive(Args)]
+pub struct ReclaimArgs {
+    #[command(flatten)]
+    pub target: Target,
+    /// How much: a number and one of K, M, G, T
+    #[arg(value_name = "SIZE")]
+    pub size: Bytes,
+    #[command(flatten)]
+    pub format: JsonArgs,
 }
 
 #[derive(Args)]

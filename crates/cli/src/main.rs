@@ -20,6 +20,7 @@ mod guest_image;
 mod guests;
 mod inspect;
 mod output;
+mod reclaim;
 mod reference;
 mod run;
 
@@ -52,6 +53,7 @@ fn perform_other(verb: OtherVerb) -> Result<ExitCode, error::Error> {
         OtherVerb::Stop(arguments) => client::stop(&arguments),
         OtherVerb::Kill(target) => client::kill(&target),
         OtherVerb::Balloon(arguments) => balloon::balloon(&arguments),
+        OtherVerb::Reclaim(arguments) => reclaim::reclaim(&arguments),
         OtherVerb::GuestImage(arguments) => guest_image::write(&arguments),
         OtherVerb::Completions(arguments) => reference::completions(&arguments),
         OtherVerb::Man(arguments) => reference::man(&arguments),

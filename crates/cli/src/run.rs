@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use napa_api::config::{BalloonConfig, ConsoleConfig, DiskConfig, NetConfig, OnReboot, VsockConfig};
+use napa_api::config::{
+    BalloonConfig, CgroupConfig, ConsoleConfig, DiskConfig, NetConfig, OnReboot, VsockConfig,
+};
 use napa_api::{Exit, VmConfig, control};
 use napa_units::Bytes;
 use napa_vmm::RunError;
@@ -30,6 +32,15 @@ pub struct RunArgs {
     /// Back guest memory with transparent huge pages where the kernel can [default: on]
     #[arg(long, value_name = "SWITCH", num_args = 0..=1, default_missing_value = "on")]
     pub huge_pages: Option<Switch>,
+    /// Control group (version 2) to make and run in, alone: auto for napa/NAME, or a path below the hierarchy's root
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Option<CgroupConfig>,
+    /// Memory that is not taken from the VM while others have some to give (memory.low); needs --cgroup
+    #[arg(long, value_name = "SIZE")]
+    pub memory_low: Option<Bytes>,
+    /// The most that the VM may have in swap (memory.swap.max); needs --cgroup
+    #[arg(long, value_name = "SIZE")]
+    pub swap_max: Option<Bytes>,
     /// Number of vCPUs, 1 to 64 [default: 1]
     #[arg(long, value_name = "COUNT")]
     pub cpus: Option<u32>,
@@ -111,6 +122,9 @@ impl RunArgs {
         };
         replace_optional(&mut config.name, self.name);
         replace(&mut config.memory, self.memory);
+        replace_optional(&mut config.cgroup, self.cgroup);
+        replace_optional(&mut config.memory_low, self.memory_low);
+        replace_optional(&mut config.swap_max, self.swap_max);
         replace(&mut config.cpus, self.cpus);
         replace_optional(&mut config.kernel, self.kernel);
         replace_optional(&mut config.initrd, self.initrd);
@@ -222,6 +236,9 @@ mod tests {
         let path = |path: &PathBuf| path.display().to_string();
         let optional = [
             ("name", config.name.clone()),
+            ("cgroup", config.cgroup.as_ref().map(ToString::to_string)),
+            ("memory-low", config.memory_low.as_ref().map(ToString::to_string)),
+            ("swap-max", config.swap_max.as_ref().map(ToString::to_string)),
             ("kernel", config.kernel.as_ref().map(path)),
             ("initrd", config.initrd.as_ref().map(path)),
             ("cmdline", config.cmdline.clone()),

@@ -13,6 +13,7 @@ use napa_virtio::{BusDevice, DeviceMonitor, Platform, Threads};
 
 use crate::error::RunError;
 use crate::events::{Event, Events};
+use crate::memory::Reclaimer;
 use crate::opened::Opened;
 use crate::power::{PowerButton, SleepRegisters};
 use crate::vcpus::Vcpus;
@@ -25,6 +26,7 @@ pub struct Assembly {
     pub stop_request: StopRequest,
     pub pages: Arc<PageStates>,
     pub watch: Arc<Watch>,
+    pub reclaimer: Reclaimer,
     /// One per device, in the order of their slots.
     pub monitors: Vec<DeviceMonitor>,
 }
@@ -47,6 +49,7 @@ pub fn assemble(opened: &Opened, events: &Events, threads: &Threads) -> Result<A
         .map_err(|error| RunError::host("cannot wire the power button", error))?;
     let pages = Arc::clone(machine.pages());
     let watch = Arc::new(Watch::new(Arc::clone(&pages)));
+    let reclaimer = Reclaimer::new(Arc::clone(pages.ram()), Arc::clone(&opened.sensors), &opened.means);
     let vcpus = load(opened, machine, &buses)?;
     let last_out = {
         let events = events.clone();
@@ -58,7 +61,7 @@ pub fn assemble(opened: &Opened, events: &Events, threads: &Threads) -> Result<A
     };
     let vcpus = Vcpus::start(vcpus, events, Box::new(last_out))
         .map_err(|error| RunError::host("cannot start a vCPU's thread", error))?;
-    Ok(Assembly { vcpus, power, stop_request, pages, watch, monitors })
+    Ok(Assembly { vcpus, power, stop_request, pages, watch, reclaimer, monitors })
 }
 
 fn pci_bus(sink: &ExitSink) -> Arc<PciBus> {

@@ -19,6 +19,7 @@
 
 mod assemble;
 mod control;
+mod control_group;
 mod error;
 mod events;
 mod memory;

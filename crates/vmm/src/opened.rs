@@ -9,6 +9,7 @@ use napa_devices::{ConsoleBackend, ConsoleCommand, Context, catalog};
 use napa_machine::boot::{BootError, ImageFile};
 use napa_machine::{BuildError, DeviceNeed, Hypervisor, Needs, Plan, plan};
 use napa_memory::Sensors;
+use napa_sys::cgroup::GroupFiles;
 use napa_sys::host::{KvmModule, Root};
 use napa_sys::reactor::Worker;
 use napa_units::Bytes;
@@ -16,6 +17,7 @@ use napa_virtio::SharedDevice;
 use napa_virtio::pci::Transport;
 
 use crate::error::RunError;
+use crate::memory::Means;
 
 /// Files, devices and consoles of a VM.
 pub struct Opened {
@@ -31,6 +33,8 @@ pub struct Opened {
     pub devices: Vec<Plugged>,
     /// What the guest's memory is looked at by.
     pub sensors: Arc<Sensors>,
+    /// How memory is taken from the guest.
+    pub means: Means,
     /// Made once: a guest finds its devices in the same places after a reboot.
     pub plan: Plan,
 }
@@ -47,6 +51,7 @@ impl Opened {
     /// The worker belongs on the control thread.
     pub fn open(
         config: &VmConfig,
+        group: GroupFiles,
         on_command: Box<dyn Fn(ConsoleCommand) + Send>,
     ) -> Result<(Self, Box<dyn Worker>), RunError> {
         refuse_impossible_memory(config)?;
@@ -55,7 +60,9 @@ impl Opened {
         let boot_error = |error: BootError| RunError::from(BuildError::from(error));
         let kernel = image("kernel", &config.kernel).map_err(boot_error)?;
         let initrd = image("initrd", &config.initrd).map_err(boot_error)?;
-        let runs_ring_0 = kernel.is_none() || KvmModule::read(&Root::system()) != Some(KvmModule::Pvm);
+        let has_hardware = KvmModule::read(&Root::system()) != Some(KvmModule::Pvm);
+        let runs_ring_0 = kernel.is_none() || has_hardware;
+        let means = Means { group, is_kernel_reclaim_sound: has_hardware };
         let hypervisor = Hypervisor::open()?;
         let sensors = Sensors::open(&Root::system())
             .map_err(|error| RunError::host("cannot open /proc/self/pagemap", error))?;
@@ -82,6 +89,7 @@ impl Opened {
             balloon,
             devices,
             sensors,
+            means,
             plan,
         };
         Ok((opened, worker))

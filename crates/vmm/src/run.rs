@@ -1,12 +1,14 @@
 //! The life of a VM from configuration to exit.
 
 use napa_api::{Exit, VmConfig};
+use napa_sys::cgroup::Group;
 use napa_sys::reactor::{Handle, Reactor};
 use napa_sys::signal::SignalFd;
 use napa_sys::socket::Listener;
 use napa_virtio::Threads;
 
 use crate::control::{Control, Lifecycle, Outcome, Sources};
+use crate::control_group;
 use crate::error::RunError;
 use crate::events::{Event, Events};
 use crate::opened::Opened;
@@ -24,7 +26,9 @@ pub fn run(config: &VmConfig) -> Result<Exit, RunError> {
     // Before any thread starts, so that no other thread takes the signals.
     let signals = SignalFd::new(&SIGNALS).map_err(|error| RunError::host("cannot collect signals", error))?;
     let (mut reactor, handle) = Reactor::new().map_err(no_io_uring)?;
-    let outcome = start(config, signals, &mut reactor, &handle)?;
+    // Before there is memory, which belongs to the group in which it is first touched; left after all is given back.
+    let group = control_group::enter(config)?;
+    let outcome = start(config, group.as_ref(), signals, &mut reactor, &handle)?;
     let served = reactor.run();
     // Drops the workers, and with them what is left of the VM.
     drop(reactor);
@@ -34,6 +38,7 @@ pub fn run(config: &VmConfig) -> Result<Exit, RunError> {
 
 fn start(
     config: &VmConfig,
+    group: Option<&Group>,
     signals: SignalFd,
     reactor: &mut Reactor,
     handle: &Handle,
@@ -49,9 +54,10 @@ fn start(
         let events = events.clone();
         Box::new(move |command| events.post(Event::Console(command)))
     };
-    let (opened, console_worker) = Opened::open(config, on_command)?;
+    let (opened, console_worker) =
+        Opened::open(config, group.map(Group::files).unwrap_or_default(), on_command)?;
     if config.sandbox {
-        sandbox::close(config)?;
+        sandbox::close(config, group)?;
     }
     let console = std::sync::Arc::clone(&opened.console);
     let threads = Threads::new(handle.clone(), config.cpus);

@@ -2,7 +2,7 @@
 //!
 //! Closed once everything is open and before any guest code runs, on the only thread there is; all
 //! threads started later are inside. No new privileges; Landlock: no file can be opened, made or
-//! changed by its path, except that sockets can be removed again; seccomp: the system calls below and
+//! changed by its path, except that sockets and the VM's control group can be removed again; seccomp: the system calls below and
 //! no others. What is not allowed fails with EPERM rather than killing the process: a call that nobody
 //! thought of must not cost a guest its data.
 
@@ -13,6 +13,7 @@ use landlock::{ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, 
 use libc::c_long;
 use napa_api::VmConfig;
 use napa_api::config::ConsoleConfig;
+use napa_sys::cgroup::Group;
 use napa_sys::own_memory::PAGEMAP_SCAN;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -50,9 +51,10 @@ const CALLS: &[c_long] = &[
     libc::SYS_eventfd2,
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
-    // Removing one's sockets at the end; Landlock says which.
+    // Removing one's sockets and one's control group at the end; Landlock says which.
     libc::SYS_unlink,
     libc::SYS_unlinkat,
+    libc::SYS_rmdir,
     // Connections on Unix sockets.
     libc::SYS_accept4,
     libc::SYS_connect,
@@ -70,6 +72,8 @@ const CALLS: &[c_long] = &[
     libc::SYS_mremap,
     libc::SYS_munmap,
     libc::SYS_madvise,
+    // How much swap is left.
+    libc::SYS_sysinfo,
     // Threads, their signals and their clocks.
     libc::SYS_clone3,
     libc::SYS_set_robust_list,
@@ -103,20 +107,23 @@ const IOCTL_TERMINAL: u64 = 0x5400;
 ///
 /// # Errors
 /// The kernel refused a filter that it knows.
-pub fn close(config: &VmConfig) -> Result<(), RunError> {
-    restrict_paths(config).map_err(|error| RunError::host("cannot close the sandbox (Landlock)", error))?;
+pub fn close(config: &VmConfig, group: Option<&Group>) -> Result<(), RunError> {
+    restrict_paths(config, group)
+        .map_err(|error| RunError::host("cannot close the sandbox (Landlock)", error))?;
     let filter = filter().map_err(|error| RunError::host("cannot build the sandbox (seccomp)", error))?;
     seccompiler::apply_filter(&filter)
         .map_err(|error| RunError::host("cannot close the sandbox (seccomp)", error))
 }
 
 /// Takes all rights to paths away. A kernel without Landlock leaves that to seccomp.
-fn restrict_paths(config: &VmConfig) -> Result<(), landlock::RulesetError> {
+fn restrict_paths(config: &VmConfig, group: Option<&Group>) -> Result<(), landlock::RulesetError> {
     let folders = socket_folders(config);
+    let groups = group.into_iter().flat_map(Group::folders_of_removed);
     Ruleset::default()
         .handle_access(AccessFs::from_all(LANDLOCK_ABI))?
         .create()?
         .add_rules(path_beneath_rules(folders, AccessFs::RemoveFile))?
+        .add_rules(path_beneath_rules(groups, AccessFs::RemoveDir))?
         .restrict_self()
         .map(drop)
 }
@@ -184,7 +191,7 @@ mod tests {
         std::fs::write(&socket, "").unwrap();
         let config = VmConfig { api_socket: Some(socket.clone()), ..VmConfig::default() };
         std::thread::spawn(move || {
-            close(&config).unwrap();
+            close(&config, None).unwrap();
             assert_eq!(File::open("/proc/self/status").unwrap_err().kind(), PermissionDenied);
             assert_eq!(File::create(&other).unwrap_err().kind(), PermissionDenied);
             assert_eq!(UdpSocket::bind("127.0.0.1:0").unwrap_err().kind(), PermissionDenied);

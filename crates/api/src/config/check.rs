@@ -54,6 +54,9 @@ pub enum ConfigError {
     /// More memory than a guest can address.
     #[error("--memory {0} is more than a guest can address: at most {MEMORY_MAX}")]
     MemoryTooLarge(Bytes),
+    /// A rule for a group that the VM does not have.
+    #[error("{0} needs a control group of the VM's own: add --cgroup auto, or name one with --cgroup PATH")]
+    NoCgroup(&'static str),
     /// An initial RAM disk without a kernel that would take it.
     #[error("--initrd needs --kernel: the embedded guest takes none")]
     InitrdWithoutKernel,
@@ -146,6 +149,7 @@ impl VmConfig {
             check_name(name)?;
         }
         self.check_processors_and_memory()?;
+        self.check_cgroup()?;
         self.check_boot()?;
         self.check_paths()?;
         self.disks.iter().try_for_each(check_disk)?;
@@ -161,6 +165,14 @@ impl VmConfig {
             Bytes(0) => Err(ConfigError::NoMemory),
             memory if memory > MEMORY_MAX => Err(ConfigError::MemoryTooLarge(memory)),
             memory if memory.0 % PAGE_SIZE != 0 => Err(ConfigError::MemoryNotPages(memory)),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_cgroup(&self) -> Result<(), ConfigError> {
+        match (&self.cgroup, self.memory_low, self.swap_max) {
+            (None, Some(_), _) => Err(ConfigError::NoCgroup("--memory-low")),
+            (None, None, Some(_)) => Err(ConfigError::NoCgroup("--swap-max")),
             _ => Ok(()),
         }
     }

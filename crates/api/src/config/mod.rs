@@ -3,6 +3,7 @@
 //! Words become a [`VmConfig`] in `parse` (flags) and `file` (TOML); `check` finds what contradicts itself
 //! in the words alone; `cmdline` says what a Linux kernel is told when nobody says it.
 
+mod cgroup;
 mod check;
 mod cmdline;
 mod file;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use napa_units::Bytes;
 use serde::{Deserialize, Serialize};
 
+pub use cgroup::{CgroupConfig, CgroupError};
 pub use check::{
     CPUS_MAX, ConfigError, MEMORY_MAX, NAME_BYTES_MAX, QUEUES_MAX, STOP_TIMEOUT_S_MAX, check_name,
 };
@@ -36,6 +38,12 @@ pub struct VmConfig {
     pub memory: Bytes,
     /// Whether guest memory is backed with transparent huge pages where the kernel can.
     pub huge_pages: bool,
+    /// Control group of version 2 to run in, alone. `None`: that of whoever starts the VM.
+    pub cgroup: Option<CgroupConfig>,
+    /// Memory that is not taken from the VM while other groups have some to give (`memory.low` of its group).
+    pub memory_low: Option<Bytes>,
+    /// The most that the VM may have in swap (`memory.swap.max` of its group).
+    pub swap_max: Option<Bytes>,
     /// Number of vCPUs, 1 to 64.
     pub cpus: u32,
     /// Kernel image (ELF with a PVH note, or bzImage). `None`: the embedded guest.
@@ -90,6 +98,9 @@ impl Default for VmConfig {
             name: None,
             memory: Bytes::mib(128),
             huge_pages: true,
+            cgroup: None,
+            memory_low: None,
+            swap_max: None,
             cpus: 1,
             kernel: None,
             initrd: None,

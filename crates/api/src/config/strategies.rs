@@ -8,8 +8,8 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::{
-    BalloonConfig, CacheMode, ConsoleConfig, DiskConfig, DiskFormat, MacAddress, NetConfig, OnReboot,
-    VmConfig, VsockConfig,
+    BalloonConfig, CacheMode, CgroupConfig, ConsoleConfig, DiskConfig, DiskFormat, MacAddress, NetConfig,
+    OnReboot, VmConfig, VsockConfig,
 };
 
 /// Any configuration whose words have the right shape; whether they contradict each other is another matter.
@@ -19,7 +19,8 @@ pub fn config() -> impl Strategy<Value = VmConfig> {
     let devices =
         (vec(disk(), 0..3), vec(net(), 0..3), option::of(vsock()), any::<bool>(), console(), balloon());
     let control = (any::<bool>(), any::<u32>(), option::of(path()), any::<bool>());
-    (shape, boot, devices, control).prop_map(|(shape, boot, devices, control)| VmConfig {
+    let group = (option::of(cgroup()), option::of(size()), option::of(size()));
+    (shape, boot, devices, control, group).prop_map(|(shape, boot, devices, control, group)| VmConfig {
         name: shape.0,
         memory: Bytes(shape.1),
         cpus: shape.2,
@@ -37,6 +38,9 @@ pub fn config() -> impl Strategy<Value = VmConfig> {
         stop_timeout_s: control.1,
         api_socket: control.2,
         sandbox: control.3,
+        cgroup: group.0,
+        memory_low: group.1,
+        swap_max: group.2,
     })
 }
 
@@ -69,6 +73,17 @@ pub fn vsock() -> impl Strategy<Value = VsockConfig> {
 
 fn balloon() -> impl Strategy<Value = BalloonConfig> {
     prop_oneof![Just(BalloonConfig::On), Just(BalloonConfig::NoReporting), Just(BalloonConfig::Off)]
+}
+
+fn cgroup() -> impl Strategy<Value = CgroupConfig> {
+    prop_oneof![
+        Just(CgroupConfig::Auto),
+        "[a-z]{1,3}(/[a-z.,= -]{1,4}x){0,2}".prop_map(|path| CgroupConfig::Path(path.into())),
+    ]
+}
+
+fn size() -> impl Strategy<Value = Bytes> {
+    (0..=1_u64 << 46).prop_map(Bytes)
 }
 
 fn console() -> impl Strategy<Value = ConsoleConfig> {

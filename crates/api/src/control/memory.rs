@@ -21,10 +21,16 @@ pub enum MemoryCommand {
     BalloonStatistics,
     /// Ask the guest which of its pages are free.
     BalloonHint,
+    /// Put memory into the host's swap.
+    Reclaim {
+        /// How much; at least one page.
+        size: Bytes,
+    },
 }
 
 impl MemoryCommand {
-    pub(super) const METHODS: &[&str] = &["memory", "balloon", "balloon-statistics", "balloon-hint"];
+    pub(super) const METHODS: &[&str] =
+        &["memory", "balloon", "balloon-statistics", "balloon-hint", "reclaim"];
 
     /// The name of the method.
     pub(super) const fn method(self) -> &'static str {
@@ -33,6 +39,7 @@ impl MemoryCommand {
             Self::Balloon { .. } => "balloon",
             Self::BalloonStatistics => "balloon-statistics",
             Self::BalloonHint => "balloon-hint",
+            Self::Reclaim { .. } => "reclaim",
         }
     }
 
@@ -43,6 +50,7 @@ impl MemoryCommand {
             "balloon" => balloon_target(params).map(|target| Self::Balloon { target }),
             "balloon-statistics" => params.none().map(|()| Self::BalloonStatistics),
             "balloon-hint" => params.none().map(|()| Self::BalloonHint),
+            "reclaim" => size(params).map(|size| Self::Reclaim { size }),
             _ => return None,
         })
     }
@@ -52,6 +60,7 @@ impl MemoryCommand {
         match self {
             Self::Balloon { target } => target.map(|target| json!({ "target": target })),
             Self::Report | Self::BalloonStatistics | Self::BalloonHint => None,
+            Self::Reclaim { size } => Some(json!({ "size": size })),
         }
     }
 }
@@ -68,6 +77,21 @@ fn balloon_target(params: &Params<'_>) -> Result<Option<Bytes>, RpcError> {
     match target {
         Some(target) if target.0 % PAGE_SIZE != 0 => Err(params.error(what)),
         _ => Ok(target),
+    }
+}
+
+/// The one parameter of a method that takes a size.
+fn size(params: &Params<'_>) -> Result<Bytes, RpcError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Size {
+        size: Bytes,
+    }
+    let what =
+        "takes one named parameter, \"size\": bytes, or a text such as \"512M\", of at least one page (4K)";
+    match params.read(what)? {
+        Size { size } if size.0 < PAGE_SIZE => Err(params.error(what)),
+        Size { size } => Ok(size),
     }
 }
 

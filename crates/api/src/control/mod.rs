@@ -11,6 +11,7 @@
 //! | `balloon` | `target`, optional, in bytes | asks the guest to give up so much; says how the balloon is ([`BalloonReport`]) |
 //! | `balloon-statistics` | | asks the guest how its memory is; answers like `balloon` |
 //! | `balloon-hint` | | asks the guest which of its pages are free ([`HintReport`]) |
+//! | `reclaim` | `size` | puts that much memory into the host's swap, for two seconds at most ([`ReclaimReport`]) |
 //!
 //! Methods without a type of their own here answer with the [`Status`] that follows from them. Batches are refused: a line is one message.
 //! Nothing here opens a socket.
@@ -19,6 +20,7 @@ mod balloon;
 mod line;
 mod memory;
 mod message;
+mod reclaim;
 mod socket;
 mod status;
 #[cfg(test)]
@@ -28,5 +30,6 @@ pub use balloon::{BalloonReport, BalloonStatistics, HintReport};
 pub use line::{LINE_BYTES_MAX, LineTooLong, Lines};
 pub use memory::{Certainty, MemoryCommand, MemoryReport};
 pub use message::{Command, Id, Reply, Request, Response, RpcError, code, reply};
+pub use reclaim::{ReclaimEnd, ReclaimMechanism, ReclaimReport};
 pub use socket::{SOCKET_SUFFIX, socket_folder, socket_path};
 pub use status::{DeviceState, DeviceStatus, State, Status};

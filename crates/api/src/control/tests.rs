@@ -158,6 +158,7 @@ fn any_memory_command() -> impl Strategy<Value = MemoryCommand> {
         target.prop_map(|target| MemoryCommand::Balloon { target }),
         Just(MemoryCommand::BalloonStatistics),
         Just(MemoryCommand::BalloonHint),
+        (4096..=u64::MAX).prop_map(|size| MemoryCommand::Reclaim { size: Bytes(size) }),
     ]
 }
 

@@ -259,6 +259,7 @@ impl Lifecycle {
             watch: Arc::clone(&assembly.watch),
             sensors: Arc::clone(&self.opened.sensors),
             balloon: self.opened.balloon.clone(),
+            reclaimer: assembly.reclaimer.clone(),
         })
     }
 

@@ -6,6 +6,7 @@
 
 mod balloon;
 mod jobs;
+mod reclaim;
 mod report;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use napa_devices::balloon::Balloon;
 use napa_memory::{PageStates, Sensors, Watch};
 
 pub use self::jobs::{JobId, Jobs};
+pub use self::reclaim::{Means, Reclaimer};
 
 /// The machine that a job is about.
 pub struct Subject {
@@ -25,6 +27,7 @@ pub struct Subject {
     pub sensors: Arc<Sensors>,
     /// `None`: the VM has none.
     pub balloon: Option<Arc<Balloon>>,
+    pub reclaimer: Reclaimer,
 }
 
 /// Does what was asked; on the jobs' thread.
@@ -34,5 +37,6 @@ pub fn carry_out(command: MemoryCommand, subject: &Subject) -> Reply {
         MemoryCommand::Balloon { target } => reply(balloon::set_target(subject, target)),
         MemoryCommand::BalloonStatistics => reply(balloon::with_statistics(subject)),
         MemoryCommand::BalloonHint => reply(balloon::hint(subject)),
+        MemoryCommand::Reclaim { size } => reply(reclaim::reclaim(subject, size)),
     }
 }
