@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use core::cell::{Cell, RefCell, RefMut};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 use guest_logic::histogram::Histogram;
-use guest_logic::memory_map::{FreeMemory, Mark, OutOfMemory, PageSet};
+use guest_logic::memory_map::{FreeMemory, Mark, OutOfMemory, PageSet, Range};
 
 /// The guest's memory. Arenas share it with the balloon.
 pub struct Memory {
@@ -96,13 +96,19 @@ impl<'a> Arena<'a> {
         }
     }
 
+    /// One function for all types of slices, for the image is small.
+    #[inline(never)]
+    fn piece(&self, bytes: u64, alignment: u64) -> Result<Range, Failure> {
+        self.take(|free| free.take(bytes, alignment))
+    }
+
     /// `count` zeroed elements, aligned to `alignment` bytes or to what the type needs, whichever is more, in one
     /// physical piece.
     #[allow(clippy::mut_from_ref, reason = "each call hands out other memory")]
     pub fn slice<T: Zeroed>(&self, count: usize, alignment: usize) -> Result<&mut [T], Failure> {
         let bytes = (count as u64).saturating_mul(size_of::<T>() as u64);
         let alignment = alignment.max(align_of::<T>()).next_power_of_two();
-        let piece = self.take(|free| free.take(bytes, alignment as u64))?;
+        let piece = self.piece(bytes, alignment as u64)?;
         let start = piece.start as *mut T;
         // SAFETY: free RAM, mapped, which this arena hands out once.
         unsafe { start.write_bytes(0, count) };

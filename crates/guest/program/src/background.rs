@@ -83,7 +83,7 @@ fn active() -> bool {
 /// Halts until an interrupt was taken. Before that, on the boot processor, does what is to be done for the balloon.
 pub fn halt() {
     if active() {
-        with_service(|service| while service.serve() {});
+        serve();
     }
     services::halt();
 }
@@ -91,11 +91,22 @@ pub fn halt() {
 /// Serves the balloon if something is due at `now`, without halting. For the boot processor, often.
 pub fn look(now: u64) {
     if now >= NEXT_LOOK_NS.load(Ordering::Relaxed) {
-        with_service(|service| service.look(now));
+        look_closely(now);
     }
 }
 
+#[inline(never)]
+fn serve() {
+    with_service(|service| while service.serve() {});
+}
+
+#[inline(never)]
+fn look_closely(now: u64) {
+    with_service(|service| service.look(now));
+}
+
 /// Waits until the host has given back the memory that it was told is free.
+#[inline(never)]
 pub fn wait_for_lent_memory() -> Result<(), Failure> {
     match with_service(Service::wait_for_lent_memory) {
         Some(waited) => waited,
@@ -105,6 +116,7 @@ pub fn wait_for_lent_memory() -> Result<(), Failure> {
 
 /// Takes pages back from the balloon for a workload that wants `bytes` and did not get them. False if that is not
 /// possible.
+#[cold]
 pub fn make_room(bytes: u64) -> Result<bool, Failure> {
     with_service(|service| service.make_room(bytes)).unwrap_or(Ok(false))
 }
