@@ -22,6 +22,8 @@ const PAGE: u64 = 4096;
 const KEPT_FREE: u64 = 2 << 20;
 /// How often a processor that works looks for news; a look costs a few microseconds.
 const LOOK_NS: u64 = 5_000_000;
+/// How often the host hears of the size while it changes.
+const ACTUAL_NS: u64 = 100_000_000;
 const NEVER: u64 = u64::MAX;
 /// How long the device may take for one thing that a workload waits for.
 const PATIENCE_NS: u64 = 60_000_000_000;
@@ -39,10 +41,14 @@ struct Service {
     reporting: bool,
     /// How often the device's registers had changed when they were last read.
     changes_seen: u64,
+    /// When to look for news of the registers, while this processor does not halt.
+    next_news_ns: u64,
     /// The size and the wish that were last told.
     told: (u64, u64),
     /// When the balloon began to move after it rested.
     moving_since_ns: Option<u64>,
+    /// When the host hears of the size if it still moves then.
+    next_actual_ns: u64,
     /// The host has reported or hinted memory that it has not given back.
     lends: bool,
     stalls: u64,
@@ -63,8 +69,10 @@ pub fn start(memory: &'static Memory, functions: &[Function], reporting: bool) -
         memory,
         course: Course::default(),
         reporting,
+        next_news_ns: 0,
         told: (0, 0),
         moving_since_ns: None,
+        next_actual_ns: 0,
         lends: false,
         stalls: 0,
         refusals: 0,
@@ -148,13 +156,16 @@ impl Service {
     }
 
     fn look(&mut self, now: u64) {
-        if self.course.under_way() == 0 && apic::is_pending(self.balloon.changes()) {
-            // It is there: the halt ends at once.
-            services::halt();
+        if now >= self.next_news_ns {
+            self.next_news_ns = now.saturating_add(LOOK_NS);
+            if apic::is_pending(self.balloon.changes()) {
+                // It is there: the halt ends at once.
+                services::halt();
+            }
         }
         self.work();
         let busy = self.course.under_way() > 0 || self.lends;
-        NEXT_LOOK_NS.store(if busy { 0 } else { now.saturating_add(LOOK_NS) }, Ordering::Relaxed);
+        NEXT_LOOK_NS.store(if busy { 0 } else { self.next_news_ns }, Ordering::Relaxed);
     }
 
     fn work(&mut self) {
@@ -166,6 +177,19 @@ impl Service {
         self.answer_statistics(false);
         self.report();
         self.balloon.notify();
+        self.tell_progress();
+    }
+
+    /// For a long way: a host that hears nothing may take the guest for stuck.
+    fn tell_progress(&mut self) {
+        if self.moving_since_ns.is_none() {
+            return;
+        }
+        let now = clock::now();
+        if now >= self.next_actual_ns {
+            self.balloon.set_actual(self.memory.map().ballooned_pages());
+            self.next_actual_ns = now.saturating_add(ACTUAL_NS);
+        }
     }
 
     fn read_registers(&mut self) {
@@ -211,7 +235,9 @@ impl Service {
         };
         let Some(piece) = piece else { return false };
         if self.moving_since_ns.is_none() {
-            self.moving_since_ns = Some(clock::now());
+            let now = clock::now();
+            self.moving_since_ns = Some(now);
+            self.next_actual_ns = now.saturating_add(ACTUAL_NS);
         }
         self.balloon.send(direction, piece);
         self.course.sent(direction);
