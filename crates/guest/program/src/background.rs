@@ -247,12 +247,12 @@ impl Service {
     /// Says where the balloon rests, once.
     fn tell(&mut self) {
         let (pages, target) = (self.memory.map().ballooned_pages(), self.course.target());
-        if (pages, target) == self.told {
+        let since = self.moving_since_ns.take();
+        if since.is_none() && (pages, target) == self.told {
             return;
         }
         self.told = (pages, target);
         self.balloon.set_actual(pages);
-        let since = self.moving_since_ns.take();
         let ms = since.map_or(0, |since| clock::now().saturating_sub(since) / 1_000_000);
         print_line!("BALLOON pages={pages} target={target} ms={ms}");
     }
