@@ -4,6 +4,7 @@
 
 #[path = "../lifecycle/client.rs"]
 mod client;
+mod held;
 mod ledger;
 #[path = "../lifecycle/machine_code.rs"]
 #[allow(dead_code)] // The kernels of other tests.
