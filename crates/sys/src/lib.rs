@@ -3,6 +3,7 @@
 
 pub mod cgroup;
 pub mod host;
+pub mod ksm;
 pub mod own_memory;
 pub mod reactor;
 pub mod signal;
