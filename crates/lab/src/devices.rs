@@ -57,7 +57,7 @@ pub(crate) fn machine_options(memory_mib: u32) -> Vec<String> {
     // One CPU: with two, the emulation of SVM has been seen to corrupt guests.
     let options = [
         "-M",
-        "q35",
+        "q35,mem-merge=off",
         "-accel",
         "tcg,thread=multi",
         "-cpu",
