@@ -10,7 +10,7 @@ use crate::balloon::BalloonArgs;
 use crate::bench::BenchArgs;
 use crate::demo::DemoArgs;
 use crate::error::{self, Error};
-use crate::run::RunArgs;
+use crate::run::{RunArgs, Switch};
 
 const ABOUT: &str = "A hypervisor for Linux hosts, on KVM";
 
@@ -86,6 +86,8 @@ pub enum OtherVerb {
     Balloon(BalloonArgs),
     /// Put memory of a running VM into the host's swap
     Reclaim(ReclaimArgs),
+    /// Merge equal pages of a running VM, or take them apart
+    Share(ShareArgs),
     /// Write the embedded guest's image to a file
     GuestImage(GuestImageArgs),
     /// Write shell completions to standard output
@@ -145,6 +147,17 @@ pub struct ReclaimArgs {
     /// How much: a number and one of K, M, G, T
     #[arg(value_name = "SIZE")]
     pub size: Bytes,
+    #[command(flatten)]
+    pub format: JsonArgs,
+}
+
+#[derive(Args)]
+pub struct ShareArgs {
+    #[command(flatten)]
+    pub target: Target,
+    /// on: merge, within what the VM's --share allows; off: give every page a copy of its own again
+    #[arg(value_name = "SWITCH", hide_possible_values = true)]
+    pub switch: Switch,
     #[command(flatten)]
     pub format: JsonArgs,
 }

@@ -23,6 +23,7 @@ mod output;
 mod reclaim;
 mod reference;
 mod run;
+mod share;
 
 use std::process::ExitCode;
 
@@ -54,6 +55,7 @@ fn perform_other(verb: OtherVerb) -> Result<ExitCode, error::Error> {
         OtherVerb::Kill(target) => client::kill(&target),
         OtherVerb::Balloon(arguments) => balloon::balloon(&arguments),
         OtherVerb::Reclaim(arguments) => reclaim::reclaim(&arguments),
+        OtherVerb::Share(arguments) => share::share(&arguments),
         OtherVerb::GuestImage(arguments) => guest_image::write(&arguments),
         OtherVerb::Completions(arguments) => reference::completions(&arguments),
         OtherVerb::Man(arguments) => reference::man(&arguments),

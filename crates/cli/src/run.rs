@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use napa_api::config::{
-    BalloonConfig, CgroupConfig, ConsoleConfig, DiskConfig, NetConfig, OnReboot, VsockConfig,
+    BalloonConfig, CgroupConfig, ConsoleConfig, DiskConfig, NetConfig, OnReboot, ShareConfig, VsockConfig,
 };
 use napa_api::{Exit, VmConfig, control};
 use napa_units::Bytes;
@@ -41,6 +41,9 @@ pub struct RunArgs {
     /// The most that the VM may have in swap (memory.swap.max); needs --cgroup
     #[arg(long, value_name = "SIZE")]
     pub swap_max: Option<Bytes>,
+    /// How far equal pages may be merged: zero, vm, domain=NAME or off [default: vm, once 'napa share' asks for it]
+    #[arg(long, value_name = "EXTENT")]
+    pub share: Option<ShareConfig>,
     /// Number of vCPUs, 1 to 64 [default: 1]
     #[arg(long, value_name = "COUNT")]
     pub cpus: Option<u32>,
@@ -88,9 +91,9 @@ pub struct RunArgs {
 /// On or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Switch {
-    /// The device is there.
+    /// It is there, or happens.
     On,
-    /// It is not.
+    /// It is not, or does not.
     Off,
 }
 
@@ -138,6 +141,7 @@ impl RunArgs {
         replace(&mut config.stop_timeout_s, self.stop_timeout);
         replace_optional(&mut config.api_socket, self.api_socket);
         replace_optional(&mut config.vsock, self.vsock);
+        replace_optional(&mut config.share, self.share);
         config.disks.extend(self.disks);
         config.nets.extend(self.nets);
         Ok(config)
@@ -244,6 +248,7 @@ mod tests {
             ("cmdline", config.cmdline.clone()),
             ("api-socket", config.api_socket.as_ref().map(path)),
             ("vsock", config.vsock.as_ref().map(ToString::to_string)),
+            ("share", config.share.as_ref().map(ToString::to_string)),
         ];
         let always = [
             ("memory", config.memory.to_string()),

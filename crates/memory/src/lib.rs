@@ -4,11 +4,13 @@
 //! copy-on-write clones all need that. Nothing here knows KVM or a device.
 
 mod ledger;
+mod merge;
 mod pageout;
 mod pages;
 mod ram;
 
 pub use ledger::{Certainty, Look, Sensors, Watch};
+pub use merge::{make_mergeable, take_apart};
 pub use pageout::{End, PageOut, PageOutError, Taken};
 pub use pages::{DiscardError, PageStates};
 pub use ram::{GuestRam, RamError, RamRegion, allocate, host_address, prefer_huge_pages};

@@ -50,6 +50,7 @@ pub fn assemble(opened: &Opened, events: &Events, threads: &Threads) -> Result<A
     let pages = Arc::clone(machine.pages());
     let watch = Arc::new(Watch::new(Arc::clone(&pages)));
     let reclaimer = Reclaimer::new(Arc::clone(pages.ram()), Arc::clone(&opened.sensors), &opened.means);
+    opened.sharing.0.adopt(&pages);
     let vcpus = load(opened, machine, &buses)?;
     let last_out = {
         let events = events.clone();

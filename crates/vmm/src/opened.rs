@@ -17,7 +17,7 @@ use napa_virtio::SharedDevice;
 use napa_virtio::pci::Transport;
 
 use crate::error::RunError;
-use crate::memory::Means;
+use crate::memory::{Means, Sharing, SharingOwner};
 
 /// Files, devices and consoles of a VM.
 pub struct Opened {
@@ -37,6 +37,8 @@ pub struct Opened {
     pub means: Means,
     /// Made once: a guest finds its devices in the same places after a reboot.
     pub plan: Plan,
+    /// Whether the guest's pages may be merged with others.
+    pub sharing: SharingOwner,
 }
 
 /// A device that will be plugged in.
@@ -78,6 +80,7 @@ impl Opened {
             devices.push(Plugged { id: device.id(), device: Arc::new(Mutex::new(device)) });
         }
         let plan = plan(&needs)?;
+        let sharing = Sharing::open(config)?;
         let config = Arc::new(config.clone());
         let opened = Self {
             config,
@@ -91,6 +94,7 @@ impl Opened {
             sensors,
             means,
             plan,
+            sharing,
         };
         Ok((opened, worker))
     }

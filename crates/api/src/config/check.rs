@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use napa_units::{Bytes, PAGE_SIZE};
 
-use super::{ConsoleConfig, DiskConfig, MacAddress, NetConfig, VmConfig};
+use super::{ConsoleConfig, DiskConfig, MacAddress, NetConfig, ShareConfig, VmConfig};
 
 /// The most vCPUs of a VM.
 pub const CPUS_MAX: u32 = 64;
@@ -42,6 +42,11 @@ pub enum ConfigError {
         "--name {0:?} cannot be a VM's name: use 1 to 64 letters, digits, '.', '_' or '-', the first a letter or a digit"
     )]
     Name(String),
+    /// The name of a trust domain is not one.
+    #[error(
+        "--share domain={0:?} cannot be a trust domain's name: use 1 to 64 letters, digits, '.', '_' or '-', the first a letter or a digit"
+    )]
+    Domain(String),
     /// The number of vCPUs is out of range.
     #[error("--cpus {0} is out of range: a VM has 1 to {CPUS_MAX} vCPUs")]
     Cpus(u32),
@@ -147,6 +152,9 @@ impl VmConfig {
     pub fn check(&self) -> Result<(), ConfigError> {
         if let Some(name) = &self.name {
             check_name(name)?;
+        }
+        if let Some(ShareConfig::Domain(name)) = &self.share {
+            check_name(name).map_err(|_| ConfigError::Domain(name.clone()))?;
         }
         self.check_processors_and_memory()?;
         self.check_cgroup()?;

@@ -9,6 +9,7 @@ mod cmdline;
 mod file;
 mod mac;
 mod parse;
+mod share;
 #[cfg(any(test, feature = "strategies"))]
 pub mod strategies;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use check::{
 };
 pub use file::{TomlReadError, TomlWriteError};
 pub use mac::{MacAddress, MacError};
+pub use share::{ShareConfig, ShareError};
 pub use words::{WordError, nearest};
 
 /// Everything `napa run` is told about a VM.
@@ -44,6 +46,8 @@ pub struct VmConfig {
     pub memory_low: Option<Bytes>,
     /// The most that the VM may have in swap (`memory.swap.max` of its group).
     pub swap_max: Option<Bytes>,
+    /// How far equal pages are merged. `None`: as [`ShareConfig::Vm`], once somebody asks for it.
+    pub share: Option<ShareConfig>,
     /// Number of vCPUs, 1 to 64.
     pub cpus: u32,
     /// Kernel image (ELF with a PVH note, or bzImage). `None`: the embedded guest.
@@ -83,6 +87,11 @@ impl VmConfig {
         self.name.as_deref().unwrap_or("vm")
     }
 
+    /// How far equal pages may be merged.
+    pub fn share_or_default(&self) -> &ShareConfig {
+        self.share.as_ref().unwrap_or(&ShareConfig::Vm)
+    }
+
     /// The MAC address of card `index` of [`nets`](Self::nets): the given one, or one derived from the VM's
     /// name (from the tap's name where the VM has none) and the card's number, locally administered.
     pub fn mac_of(&self, index: usize) -> Option<MacAddress> {
@@ -101,6 +110,7 @@ impl Default for VmConfig {
             cgroup: None,
             memory_low: None,
             swap_max: None,
+            share: None,
             cpus: 1,
             kernel: None,
             initrd: None,

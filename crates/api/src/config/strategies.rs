@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::{
     BalloonConfig, CacheMode, CgroupConfig, ConsoleConfig, DiskConfig, DiskFormat, MacAddress, NetConfig,
-    OnReboot, VmConfig, VsockConfig,
+    OnReboot, ShareConfig, VmConfig, VsockConfig,
 };
 
 /// Any configuration whose words have the right shape; whether they contradict each other is another matter.
@@ -20,27 +20,31 @@ pub fn config() -> impl Strategy<Value = VmConfig> {
         (vec(disk(), 0..3), vec(net(), 0..3), option::of(vsock()), any::<bool>(), console(), balloon());
     let control = (any::<bool>(), any::<u32>(), option::of(path()), any::<bool>());
     let group = (option::of(cgroup()), option::of(size()), option::of(size()));
-    (shape, boot, devices, control, group).prop_map(|(shape, boot, devices, control, group)| VmConfig {
-        name: shape.0,
-        memory: Bytes(shape.1),
-        cpus: shape.2,
-        huge_pages: shape.3,
-        kernel: boot.0,
-        initrd: boot.1,
-        cmdline: boot.2,
-        disks: devices.0,
-        nets: devices.1,
-        vsock: devices.2,
-        rng: devices.3,
-        console: devices.4,
-        balloon: devices.5,
-        on_reboot: if control.0 { OnReboot::Restart } else { OnReboot::Exit },
-        stop_timeout_s: control.1,
-        api_socket: control.2,
-        sandbox: control.3,
-        cgroup: group.0,
-        memory_low: group.1,
-        swap_max: group.2,
+    let share = option::of(share());
+    (shape, boot, devices, control, group, share).prop_map(|(shape, boot, devices, control, group, share)| {
+        VmConfig {
+            name: shape.0,
+            memory: Bytes(shape.1),
+            cpus: shape.2,
+            huge_pages: shape.3,
+            share,
+            kernel: boot.0,
+            initrd: boot.1,
+            cmdline: boot.2,
+            disks: devices.0,
+            nets: devices.1,
+            vsock: devices.2,
+            rng: devices.3,
+            console: devices.4,
+            balloon: devices.5,
+            on_reboot: if control.0 { OnReboot::Restart } else { OnReboot::Exit },
+            stop_timeout_s: control.1,
+            api_socket: control.2,
+            sandbox: control.3,
+            cgroup: group.0,
+            memory_low: group.1,
+            swap_max: group.2,
+        }
     })
 }
 
@@ -84,6 +88,16 @@ fn cgroup() -> impl Strategy<Value = CgroupConfig> {
 
 fn size() -> impl Strategy<Value = Bytes> {
     (0..=1_u64 << 46).prop_map(Bytes)
+}
+
+/// Any extent of sharing.
+pub fn share() -> impl Strategy<Value = ShareConfig> {
+    prop_oneof![
+        Just(ShareConfig::Zero),
+        Just(ShareConfig::Vm),
+        Just(ShareConfig::Off),
+        "[a-zA-Z0-9][a-zA-Z0-9._-]{0,20}".prop_map(ShareConfig::Domain),
+    ]
 }
 
 fn console() -> impl Strategy<Value = ConsoleConfig> {

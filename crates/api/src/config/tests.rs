@@ -44,6 +44,18 @@ fn a_name_is_short_and_plain() {
 }
 
 #[test]
+fn a_trust_domain_has_a_name_like_a_vms() {
+    let domain = |name: &str| {
+        let share = Some(super::ShareConfig::Domain(name.into()));
+        move |config: &mut VmConfig| config.share = share
+    };
+    check(domain("web-1"), "");
+    for name in ["", "a b", "-a", &text(65)] {
+        check(domain(name), "cannot be a trust domain's name");
+    }
+}
+
+#[test]
 fn processors_and_memory_are_within_bounds() {
     check(|config| config.cpus = 64, "");
     check(|config| config.cpus = 0, "--cpus 0 is out of range: a VM has 1 to 64 vCPUs");
@@ -160,6 +172,9 @@ proptest! {
         }
         prop_assert_eq!(config.console.to_string().parse(), Ok(config.console));
         prop_assert_eq!(config.on_reboot.name().parse(), Ok(config.on_reboot));
+        if let Some(share) = &config.share {
+            prop_assert_eq!(share.to_string().parse(), Ok(share.clone()));
+        }
     }
 
     #[test]

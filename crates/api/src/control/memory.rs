@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::message::Params;
+use super::sharing::{ShareOrder, ShareReport};
 use super::{BalloonReport, RpcError};
 
 /// What is asked about a VM's memory.
@@ -26,11 +27,13 @@ pub enum MemoryCommand {
         /// How much; at least one page.
         size: Bytes,
     },
+    /// Merge equal pages, or take them apart.
+    Share(ShareOrder),
 }
 
 impl MemoryCommand {
     pub(super) const METHODS: &[&str] =
-        &["memory", "balloon", "balloon-statistics", "balloon-hint", "reclaim"];
+        &["memory", "balloon", "balloon-statistics", "balloon-hint", "reclaim", "share"];
 
     /// The name of the method.
     pub(super) const fn method(self) -> &'static str {
@@ -40,6 +43,7 @@ impl MemoryCommand {
             Self::BalloonStatistics => "balloon-statistics",
             Self::BalloonHint => "balloon-hint",
             Self::Reclaim { .. } => "reclaim",
+            Self::Share(_) => "share",
         }
     }
 
@@ -51,6 +55,7 @@ impl MemoryCommand {
             "balloon-statistics" => params.none().map(|()| Self::BalloonStatistics),
             "balloon-hint" => params.none().map(|()| Self::BalloonHint),
             "reclaim" => size(params).map(|size| Self::Reclaim { size }),
+            "share" => ShareOrder::decode(params).map(Self::Share),
             _ => return None,
         })
     }
@@ -61,6 +66,7 @@ impl MemoryCommand {
             Self::Balloon { target } => target.map(|target| json!({ "target": target })),
             Self::Report | Self::BalloonStatistics | Self::BalloonHint => None,
             Self::Reclaim { size } => Some(json!({ "size": size })),
+            Self::Share(order) => Some(json!({ "on": order.is_on() })),
         }
     }
 }
@@ -116,6 +122,8 @@ pub struct MemoryReport {
     pub major_faults: Option<u64>,
     /// The balloon. `None`: the VM has none.
     pub balloon: Option<BalloonReport>,
+    /// Merged pages.
+    pub sharing: ShareReport,
 }
 
 /// How something is known.

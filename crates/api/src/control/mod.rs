@@ -12,6 +12,7 @@
 //! | `balloon-statistics` | | asks the guest how its memory is; answers like `balloon` |
 //! | `balloon-hint` | | asks the guest which of its pages are free ([`HintReport`]) |
 //! | `reclaim` | `size` | puts that much memory into the host's swap, for two seconds at most ([`ReclaimReport`]) |
+//! | `share` | `on`, true or false | merges equal pages, or takes them apart, for about a second ([`ShareReport`]) |
 //!
 //! Methods without a type of their own here answer with the [`Status`] that follows from them. Batches are refused: a line is one message.
 //! Nothing here opens a socket.
@@ -21,6 +22,7 @@ mod line;
 mod memory;
 mod message;
 mod reclaim;
+mod sharing;
 mod socket;
 mod status;
 #[cfg(test)]
@@ -31,5 +33,6 @@ pub use line::{LINE_BYTES_MAX, LineTooLong, Lines};
 pub use memory::{Certainty, MemoryCommand, MemoryReport};
 pub use message::{Command, Id, Reply, Request, Response, RpcError, code, reply};
 pub use reclaim::{ReclaimEnd, ReclaimMechanism, ReclaimReport};
+pub use sharing::{ShareOrder, ShareReport, Stranger};
 pub use socket::{SOCKET_SUFFIX, socket_folder, socket_path};
 pub use status::{DeviceState, DeviceStatus, State, Status};

@@ -159,6 +159,8 @@ fn any_memory_command() -> impl Strategy<Value = MemoryCommand> {
         Just(MemoryCommand::BalloonStatistics),
         Just(MemoryCommand::BalloonHint),
         (4096..=u64::MAX).prop_map(|size| MemoryCommand::Reclaim { size: Bytes(size) }),
+        Just(MemoryCommand::Share(ShareOrder::On)),
+        Just(MemoryCommand::Share(ShareOrder::Off)),
     ]
 }
 

@@ -260,6 +260,7 @@ impl Lifecycle {
             sensors: Arc::clone(&self.opened.sensors),
             balloon: self.opened.balloon.clone(),
             reclaimer: assembly.reclaimer.clone(),
+            sharing: Arc::clone(&self.opened.sharing.0),
         })
     }
 

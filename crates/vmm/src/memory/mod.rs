@@ -8,6 +8,7 @@ mod balloon;
 mod jobs;
 mod reclaim;
 mod report;
+mod sharing;
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use napa_memory::{PageStates, Sensors, Watch};
 
 pub use self::jobs::{JobId, Jobs};
 pub use self::reclaim::{Means, Reclaimer};
+pub use self::sharing::{Sharing, SharingOwner};
 
 /// The machine that a job is about.
 pub struct Subject {
@@ -28,6 +30,7 @@ pub struct Subject {
     /// `None`: the VM has none.
     pub balloon: Option<Arc<Balloon>>,
     pub reclaimer: Reclaimer,
+    pub sharing: Arc<Sharing>,
 }
 
 /// Does what was asked; on the jobs' thread.
@@ -38,5 +41,6 @@ pub fn carry_out(command: MemoryCommand, subject: &Subject) -> Reply {
         MemoryCommand::BalloonStatistics => reply(balloon::with_statistics(subject)),
         MemoryCommand::BalloonHint => reply(balloon::hint(subject)),
         MemoryCommand::Reclaim { size } => reply(reclaim::reclaim(subject, size)),
+        MemoryCommand::Share(order) => reply(subject.sharing.carry_out(order)),
     }
 }

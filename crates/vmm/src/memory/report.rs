@@ -26,6 +26,7 @@ pub fn report(subject: &Subject) -> Result<MemoryReport, RpcError> {
         refaults: look.refaults,
         major_faults: subject.sensors.major_faults(),
         balloon: subject.balloon.as_ref().map(|balloon| balloon.report()),
+        sharing: subject.sharing.report(),
     })
 }
 

@@ -1,0 +1,203 @@
+//! Whether the kernel may merge pages of this VM, and with whose.
+//!
+//! A VM is a member of at most one domain, from the order to share until the last page was taken apart again. What is
+//! needed for that is opened before the sandbox closes; strangers, however, can be seen only from outside of it, so
+//! whoever orders a VM that runs to share looks for them first.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use napa_api::VmConfig;
+use napa_api::config::ShareConfig;
+use napa_api::control::{RpcError, ShareOrder, ShareReport, code};
+use napa_memory::{PageStates, make_mergeable, take_apart};
+use napa_sys::host::Root;
+use napa_sys::ksm::{Departure, Domain, Member, OwnCounters, Registry, strangers};
+use napa_units::{Bytes, Pages};
+
+use crate::error::RunError;
+
+/// How long an order is carried out before it is answered; the rest is done when it is given again. Other requests
+/// about the VM's memory wait meanwhile.
+const STEP: Duration = Duration::from_secs(1);
+
+/// The sharing of one VM, over the guest's reboots.
+pub struct Sharing {
+    scope: ShareConfig,
+    domain: Domain,
+    member: Member,
+    counters: OwnCounters,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Or why there is none.
+    registry: Result<Registry, String>,
+    /// The RAM of the machine that runs.
+    pages: Weak<PageStates>,
+    /// How far the pages have been taken apart. `None`: nobody has begun to.
+    apart: Option<Pages>,
+}
+
+/// Ends the sharing when the VM ends.
+pub struct SharingOwner(pub Arc<Sharing>);
+
+impl Drop for SharingOwner {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+impl Sharing {
+    /// Opens what sharing needs. Where the configuration asks for it by name, the domain is joined at once.
+    pub fn open(config: &VmConfig) -> Result<SharingOwner, RunError> {
+        let root = Root::system();
+        let scope = config.share_or_default().clone();
+        let pid = std::process::id();
+        let domain = match &scope {
+            ShareConfig::Domain(name) => Domain::Named(name.clone()),
+            ShareConfig::Vm | ShareConfig::Zero | ShareConfig::Off => Domain::Process(pid),
+        };
+        let registry = match scope {
+            ShareConfig::Vm | ShareConfig::Domain(_) => {
+                Registry::open(&root).map_err(|error| error.to_string())
+            }
+            ShareConfig::Zero | ShareConfig::Off => Err(format!("--share {scope} forbids it")),
+        };
+        let member = Member { pid, name: config.name_or_default().to_owned() };
+        let state = State { registry, pages: Weak::new(), apart: None };
+        let counters = OwnCounters::open(&root);
+        let sharing =
+            SharingOwner(Arc::new(Self { scope, domain, member, counters, state: Mutex::new(state) }));
+        if matches!(config.share, Some(ShareConfig::Vm | ShareConfig::Domain(_))) {
+            sharing.0.begin(&root)?;
+        }
+        Ok(sharing)
+    }
+
+    /// Takes over the RAM of a machine that is about to run.
+    pub fn adopt(&self, pages: &Arc<PageStates>) {
+        let mut state = self.lock();
+        state.pages = Arc::downgrade(pages);
+        state.apart = None;
+        if state.is_on()
+            && let Err(error) = make_mergeable(pages.ram())
+        {
+            eprintln!("napa: pages of the guest's memory cannot be merged: {error}");
+        }
+    }
+
+    /// Carries out an order, for about a second.
+    pub fn carry_out(&self, order: ShareOrder) -> Result<ShareReport, RpcError> {
+        let mut state = self.lock();
+        let pages = state.pages.upgrade().ok_or_else(|| wrong_state("the VM is ending"))?;
+        let left = match order {
+            ShareOrder::On => self.switch_on(&mut state, &pages),
+            ShareOrder::Off => self.switch_off(&mut state, &pages),
+        }?;
+        Ok(self.report_with(&state, left))
+    }
+
+    /// The sharing as it is.
+    pub fn report(&self) -> ShareReport {
+        self.report_with(&self.lock(), Pages(0))
+    }
+
+    fn begin(&self, root: &Root) -> Result<(), RunError> {
+        let refused = |why: String| RunError::BadInput(format!("--share {}: {why}", self.scope));
+        let mut state = self.lock();
+        let registry = state.registry.as_mut().map_err(|why| refused(why.clone()))?;
+        if let Some(stranger) = strangers(root).first() {
+            return Err(refused(format!(
+                "process {} ({}) lets the kernel merge its memory with that of others and belongs to no trust domain: \
+                 switch that off there (QEMU: -machine mem-merge=off), or end it",
+                stranger.pid, stranger.name
+            )));
+        }
+        registry.join(&self.domain, &self.member).map_err(|error| refused(error.to_string()))
+    }
+
+    fn switch_on(&self, state: &mut State, pages: &PageStates) -> Result<Pages, RpcError> {
+        let registry = state.registry.as_mut().map_err(|why| refused(why))?;
+        registry.join(&self.domain, &self.member).map_err(|error| wrong_state(&error.to_string()))?;
+        make_mergeable(pages.ram())
+            .map_err(|error| internal(&format!("pages of the guest's memory cannot be merged: {error}")))?;
+        state.apart = None;
+        Ok(Pages(0))
+    }
+
+    fn switch_off(&self, state: &mut State, pages: &PageStates) -> Result<Pages, RpcError> {
+        if !state.is_on() {
+            return Ok(Pages(0));
+        }
+        let from = state.apart.unwrap_or_default();
+        let (at, result) = take_apart(pages.ram(), from, Instant::now() + STEP);
+        state.apart = Some(at);
+        let left = Pages(pages.count().0 - at.0);
+        result.map_err(|error| no_memory(left, &error))?;
+        if left == Pages(0) {
+            state.apart = None;
+            let registry = state.registry.as_mut().map_err(|why| refused(why))?;
+            registry.leave(Departure::Unmerged).map_err(|error| internal(&error.to_string()))?;
+        }
+        Ok(left)
+    }
+
+    fn end(&self) {
+        let mut state = self.lock();
+        // RAM that is there still is merged still, and goes with the process.
+        let departure = if state.pages.strong_count() > 0 { Departure::Ending } else { Departure::Unmerged };
+        if let Ok(registry) = &mut state.registry
+            && let Err(error) = registry.leave(departure)
+        {
+            eprintln!("napa: {error}; 'napa doctor' knows the command");
+        }
+    }
+
+    fn report_with(&self, state: &State, left: Pages) -> ShareReport {
+        let own = self.counters.read();
+        let size = |pages: Option<u64>| pages.map(|pages| Pages(pages).bytes());
+        ShareReport {
+            scope: self.scope.clone(),
+            is_on: state.is_on(),
+            merged: size(own.merged_pages),
+            zero: size(own.zero_pages),
+            profit: own.profit,
+            full_scans: state.registry.as_ref().ok().and_then(|registry| registry.full_scans().ok()),
+            given_back: Bytes(0),
+            left: left.bytes(),
+            strangers: Vec::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_on(&self) -> bool {
+        self.registry.as_ref().is_ok_and(Registry::is_member)
+    }
+}
+
+fn refused(why: &str) -> RpcError {
+    wrong_state(&format!("this VM cannot share pages: {why}"))
+}
+
+fn no_memory(left: Pages, error: &io::Error) -> RpcError {
+    internal(&format!(
+        "{} of guest memory may still be merged, because the host has no memory for copies of the pages: {error}; free \
+         some and try again, nothing is lost",
+        left.bytes()
+    ))
+}
+
+fn wrong_state(why: &str) -> RpcError {
+    RpcError::new(code::WRONG_STATE, why)
+}
+
+fn internal(why: &str) -> RpcError {
+    RpcError::new(code::INTERNAL, why)
+}
