@@ -80,12 +80,25 @@ pub fn describe(report: &ShareReport) -> String {
     table.row(["merged", &size(report.merged)]);
     table.row(["pages of zeros", &size(report.zero)]);
     if let Some(profit) = report.profit {
-        table.row(["saved", &format!("{:.1} MiB", profit as f64 / f64::from(1 << 20))]);
+        table.row(["saved", &signed_mib(profit)]);
     }
     if let Some(scans) = report.full_scans {
         table.row(["scans of the host", &scans.to_string()]);
     }
-    let mut text = table.finish();
+    table.finish() + &warnings(report)
+}
+
+/// A report in a few words.
+pub fn line(report: &ShareReport) -> String {
+    let state = if report.is_on { "on" } else { "off" };
+    let saved =
+        report.profit.filter(|_| report.is_on).map(|profit| format!(", saves {}", signed_mib(profit)));
+    format!("{state} (--share {}){}", report.scope, saved.unwrap_or_default())
+}
+
+/// What should not be, line by line.
+pub fn warnings(report: &ShareReport) -> String {
+    let mut text = String::new();
     for stranger in &report.strangers {
         text += &format!(
             "warning: process {} ({}) belongs to no trust domain, but its pages are merged with those of VMs that \
@@ -94,6 +107,10 @@ pub fn describe(report: &ShareReport) -> String {
         );
     }
     text
+}
+
+fn signed_mib(bytes: i64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 fn mib(bytes: napa_units::Bytes) -> String {
@@ -129,6 +146,7 @@ scans of the host  4
 warning: process 7 (qemu) belongs to no trust domain, but its pages are merged with those of VMs that share: end it, or stop sharing
 ";
         assert_eq!(describe(&report), expected);
+        assert_eq!(line(&report), "on (--share domain=web), saves -0.5 MiB");
     }
 
     #[test]

@@ -7,6 +7,8 @@ use napa_sys::host::{
     Pressure, Processor, Root, Swap, ThpRule, Userfaultfd, try_io_uring,
 };
 
+use napa_sys::ksm::{Leftovers, Registry, Stranger, strangers};
+
 use crate::features::{KvmError, Offer};
 
 /// What is the case on a host.
@@ -21,6 +23,11 @@ pub struct Facts {
     pub overcommit: Option<OvercommitRule>,
     pub swaps: Vec<Swap>,
     pub ksm: Option<Ksm>,
+    /// Settings of KSM that a VM which was killed has left behind.
+    pub ksm_leftovers: Option<Leftovers>,
+    /// Processes that let the kernel merge their memory outside of any trust domain.
+    pub ksm_strangers: Vec<Stranger>,
+    pub ksm_settings: Device,
     pub thp: Option<ThpRule>,
     pub huge_pages: Vec<HugePages>,
     pub cgroup: Cgroup,
@@ -45,6 +52,9 @@ impl Facts {
             overcommit: OvercommitRule::read(root),
             swaps: Swap::read(root),
             ksm: Ksm::read(root),
+            ksm_leftovers: Registry::leftovers(root),
+            ksm_strangers: strangers(root),
+            ksm_settings: Device::ksm_settings(root),
             thp: ThpRule::read(root),
             huge_pages: HugePages::read(root),
             cgroup: Cgroup::read(root),

@@ -3,6 +3,7 @@
 use napa_sys::host::{
     Cgroup, Device, IoUringRule, KsmRun, Mmu, OvercommitRule, Processor, SwapKind, ThpRule, Userfaultfd,
 };
+use napa_sys::ksm::{Leftovers, REGISTRY};
 use napa_units::Bytes;
 
 use super::facts::Facts;
@@ -176,12 +177,39 @@ fn swap(facts: &Facts) -> Finding {
 
 fn ksm(facts: &Facts) -> Finding {
     let why = "equal pages of guests are kept once for each guest";
-    let mend = "echo 1 | sudo tee /sys/kernel/mm/ksm/run";
-    match facts.ksm.as_ref().map(|ksm| ksm.run) {
-        Some(KsmRun::Running) => ok("ksm", "merges equal pages"),
-        Some(KsmRun::Stopped | KsmRun::Unmerged) => warn("ksm", "stands still", why, mend),
-        None => warn("ksm", "the kernel has none", why, "boot a kernel with CONFIG_KSM"),
+    let Some(ksm) = &facts.ksm else {
+        return warn("ksm", "the kernel has none", why, "boot a kernel with CONFIG_KSM");
+    };
+    if let Some(left) = &facts.ksm_leftovers {
+        let why =
+            "the kernel goes on looking for equal pages; the next VM that shares puts its settings back too";
+        return warn("ksm", "is still set up for VMs that were killed", why, put_back(left));
     }
+    if let Some(stranger) = facts.ksm_strangers.first() {
+        let found = format!("process {} ({}) lets the kernel merge its memory", stranger.pid, stranger.name);
+        let why = "it belongs to no trust domain, so no VM can share pages while it does";
+        return warn(
+            "ksm",
+            found,
+            why,
+            "start QEMU with -machine mem-merge=off, other programs without PR_SET_MEMORY_MERGE",
+        );
+    }
+    match (facts.ksm_settings, ksm.run) {
+        (Device::Usable, KsmRun::Running) => ok("ksm", "merges equal pages"),
+        (Device::Usable, _) => ok("ksm", "stands still until a VM shares pages"),
+        _ => {
+            let why = "only who may change its settings can run VMs that share pages";
+            warn("ksm", "its settings belong to somebody else", why, "sudo napa run --share vm …")
+        }
+    }
+}
+
+/// The command that sets KSM up as it was.
+fn put_back(left: &Leftovers) -> String {
+    let settings = left.saved.iter().map(|(name, value)| format!("echo {value} >{name}; "));
+    let settings: String = settings.collect();
+    format!("sudo sh -c 'cd /sys/kernel/mm/ksm; {settings}: >/{REGISTRY}/record'")
 }
 
 fn thp(facts: &Facts) -> Finding {

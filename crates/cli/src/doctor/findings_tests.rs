@@ -2,7 +2,9 @@
 
 use std::io;
 
+use napa_sys::host::Root;
 use napa_sys::host::{HugePages, Ksm, KvmModule, Memory, Pressure, Stall, Swap};
+use napa_sys::ksm::{Registry, Stranger};
 
 use super::*;
 use crate::features::Offer;
@@ -32,6 +34,9 @@ fn sound() -> Facts {
             pages_sharing: 0,
             advisor: None,
         }),
+        ksm_leftovers: None,
+        ksm_strangers: vec![],
+        ksm_settings: Device::Usable,
         thp: Some(ThpRule::Madvise),
         huge_pages: vec![],
         cgroup: Cgroup::V2 { memory: true },
@@ -137,8 +142,9 @@ fn without_io_uring_no_vm_runs() {
 fn what_memory_overcommit_needs_is_looked_at() {
     check(|facts| facts.swaps.clear(), Level::Warn, "swap", "swapon");
     check(|facts| facts.ksm = None, Level::Warn, "ksm", "CONFIG_KSM");
-    let stop = |facts: &mut Facts| facts.ksm.as_mut().unwrap().run = KsmRun::Stopped;
-    check(stop, Level::Warn, "ksm", "ksm/run");
+    check(|facts| facts.ksm_settings = Device::Denied, Level::Warn, "ksm", "sudo napa run");
+    let stranger = Stranger { pid: 7, name: "qemu".into() };
+    check(|facts| facts.ksm_strangers.push(stranger), Level::Warn, "ksm", "mem-merge=off");
     check(
         |facts| facts.overcommit = Some(OvercommitRule::Never),
         Level::Warn,
@@ -157,6 +163,20 @@ fn what_memory_overcommit_needs_is_looked_at() {
         "unprivileged_userfaultfd=1",
     );
     check(|facts| facts.memory = None, Level::Warn, "memory", "proc");
+}
+
+#[test]
+fn what_a_killed_vm_left_of_ksm_is_put_back_by_a_command() {
+    let left = "napa-ksm 1\nprocess 7\nsaved advisor_mode none\nsaved run 0\nend\n";
+    let host = tempfile::tempdir().unwrap();
+    let folder = host.path().join(REGISTRY);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("lock"), "").unwrap();
+    std::fs::write(folder.join("record"), left).unwrap();
+    let leftovers = Registry::leftovers(&Root::at(host.path()));
+    let mend =
+        "sudo sh -c 'cd /sys/kernel/mm/ksm; echo none >advisor_mode; echo 0 >run; : >/run/napa/ksm/record'";
+    check(|facts| facts.ksm_leftovers = leftovers, Level::Warn, "ksm", mend);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use napa_units::{Bytes, PageState};
 use super::picture;
 use crate::figures;
 use crate::output::{Colour, Style, Table};
+use crate::share;
 
 /// The report as a bar, a table and what else there is to say.
 pub fn describe(report: &MemoryReport, style: Style) -> String {
@@ -46,7 +47,8 @@ fn facts(report: &MemoryReport) -> String {
             .row(["compressed", "estimated from the host's zswap: the kernel does not count it for this VM"]);
     }
     table.row(["from swap", &came_back(report)]);
-    table.finish()
+    table.row(["sharing", &share::line(&report.sharing)]);
+    table.finish() + &share::warnings(&report.sharing)
 }
 
 fn came_back(report: &MemoryReport) -> String {
@@ -64,6 +66,8 @@ fn percent(part: Bytes, whole: Bytes) -> String {
 
 #[cfg(test)]
 mod tests {
+    use napa_api::config::ShareConfig;
+    use napa_api::control::ShareReport;
     use napa_units::{Ledger, Pages};
 
     use super::*;
@@ -83,6 +87,17 @@ mod tests {
             refaults: 1234,
             major_faults: Some(5),
             balloon: None,
+            sharing: ShareReport {
+                scope: ShareConfig::Vm,
+                is_on: false,
+                merged: None,
+                zero: None,
+                profit: None,
+                full_scans: None,
+                given_back: Bytes(0),
+                left: Bytes(0),
+                strangers: vec![],
+            },
         }
     }
 
@@ -103,6 +118,7 @@ d  swapped, on disk     64 KiB     0.0 %  in a swap file or partition
 
 huge pages  128 MiB
 from swap   1,234 pages seen to come back; waited 5 times for a page
+sharing     off (--share vm)
 ";
         assert_eq!(describe(&report(), Style::PLAIN), expected);
     }

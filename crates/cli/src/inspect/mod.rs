@@ -12,6 +12,7 @@ use crate::client;
 use crate::command::InspectArgs;
 use crate::error::Error;
 use crate::output::{self, Style};
+use crate::share;
 
 /// A VM whole.
 #[derive(Serialize)]
@@ -22,7 +23,10 @@ struct Inspection {
 
 /// Shows a VM, or its memory alone.
 pub fn inspect(arguments: &InspectArgs) -> Result<ExitCode, Error> {
-    let memory: MemoryReport = client::ask(&arguments.target, Command::Memory(MemoryCommand::Report))?;
+    let mut memory: MemoryReport = client::ask(&arguments.target, Command::Memory(MemoryCommand::Report))?;
+    if memory.sharing.is_on {
+        memory.sharing.strangers = share::strangers();
+    }
     let style = Style::for_output();
     match (arguments.memory, arguments.format.json) {
         (true, true) => output::print_json(&memory),

@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used)] // A test ends where its preparation fails.
 
 #[path = "../lifecycle/client.rs"]
+#[allow(dead_code)] // What other tests use.
 mod client;
 mod held;
 mod ledger;
 #[path = "../lifecycle/machine_code.rs"]
 #[allow(dead_code)] // The kernels of other tests.
 mod machine_code;
+mod sharing;
 #[path = "../lifecycle/support.rs"]
 #[allow(dead_code)] // What other tests use.
 mod support;

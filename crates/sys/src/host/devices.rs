@@ -36,6 +36,11 @@ impl Device {
         Self::read(root, "dev/userfaultfd")
     }
 
+    /// `/sys/kernel/mm/ksm/run`: the kernel's merging of equal pages.
+    pub fn ksm_settings(root: &Root) -> Self {
+        Self::read(root, "sys/kernel/mm/ksm/run")
+    }
+
     fn read(root: &Root, path: &str) -> Self {
         match access(root.path(path), Access::READ_OK | Access::WRITE_OK) {
             Ok(()) => Self::Usable,

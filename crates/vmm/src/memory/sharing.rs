@@ -157,10 +157,12 @@ impl Sharing {
 
     fn report_with(&self, state: &State, left: Pages) -> ShareReport {
         let own = self.counters.read();
-        let size = |pages: Option<u64>| pages.map(|pages| Pages(pages).bytes());
+        let is_on = state.is_on();
+        // The kernel counts pages that were taken apart until its scanner comes by again.
+        let size = |pages: Option<u64>| pages.map(|pages| Pages(if is_on { pages } else { 0 }).bytes());
         ShareReport {
             scope: self.scope.clone(),
-            is_on: state.is_on(),
+            is_on,
             merged: size(own.merged_pages),
             zero: size(own.zero_pages),
             profit: own.profit,

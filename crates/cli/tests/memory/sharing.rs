@@ -1,0 +1,224 @@
+//! Equal pages are merged within a trust domain and nowhere else, guests notice nothing, and the host's settings come
+//! back.
+
+use std::fs::{self, File};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use serde_json::{Value, json};
+
+use crate::client::Client;
+use crate::support::{Host, Vm, wait_until};
+
+const SYSFS: &str = "/sys/kernel/mm/ksm";
+const SETTINGS: [&str; 6] =
+    ["run", "advisor_mode", "advisor_target_scan_time", "pages_to_scan", "sleep_millisecs", "use_zero_pages"];
+/// How long somebody else's mergeable process is waited for before the test is given up.
+const STRANGER_BOUND: Duration = Duration::from_secs(30);
+
+/// The host's one scanner of pages, for one test at a time.
+struct Ksm {
+    before: Vec<String>,
+    _lock: File,
+}
+
+impl Ksm {
+    /// `None`, with a word about it: nothing can be shared on this machine.
+    fn take() -> Option<Self> {
+        let lock = File::create(std::env::temp_dir().join("ksm.lock")).unwrap();
+        flock(&lock, FlockOperation::LockExclusive).unwrap();
+        if !fs::read_to_string("/proc/self/ksm_stat").is_ok_and(|stat| stat.contains("ksm_merging_pages")) {
+            println!("skipped: the kernel does not count the merged pages of a process");
+            return None;
+        }
+        if let Err(error) = File::options().write(true).open(format!("{SYSFS}/run")) {
+            println!("skipped: {SYSFS}/run cannot be written: {error}");
+            return None;
+        }
+        let until = Instant::now() + STRANGER_BOUND;
+        while let Some(process) = mergeable_process() {
+            if Instant::now() > until {
+                println!("skipped: process {process} lets the kernel merge its memory");
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Some(Self { before: settings(), _lock: lock })
+    }
+
+    /// Makes the scanner fast: it is not what is tested. The VM that leaves last puts everything back.
+    fn hurry(&self) {
+        let set = |name: &str, value: &str| fs::write(format!("{SYSFS}/{name}"), value);
+        // Older kernels have no advisor.
+        let _ = set("advisor_mode", "none");
+        set("pages_to_scan", "20000").unwrap();
+        set("sleep_millisecs", "1").unwrap();
+    }
+
+    fn assert_as_before(&self) {
+        assert_eq!(settings(), self.before);
+    }
+}
+
+fn settings() -> Vec<String> {
+    let read = |name: &str| fs::read_to_string(format!("{SYSFS}/{name}")).unwrap_or_default();
+    SETTINGS.iter().map(|name| read(name)).collect()
+}
+
+fn mergeable_process() -> Option<String> {
+    let processes = fs::read_dir("/proc").unwrap().map_while(Result::ok);
+    let mut names = processes.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.find(|name| {
+        let stat = fs::read_to_string(format!("/proc/{name}/ksm_stat"));
+        name.parse::<u32>().is_ok() && stat.is_ok_and(|stat| stat.contains("ksm_mergeable: yes"))
+    })
+}
+
+/// A counter of a VM's process.
+fn counter(vm: &Vm, name: &str) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/ksm_stat", vm.pid())).unwrap();
+    let line = stat.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0");
+    line.trim().parse().unwrap()
+}
+
+fn merged(vm: &Vm) -> u64 {
+    counter(vm, "ksm_merging_pages")
+}
+
+/// A guest that holds 32 MiB (8192 pages) of this content until it is stopped, and then writes to and checks all of it.
+fn hold(host: &Host, name: &str, content: &str, flags: &[&str]) -> Vm {
+    let cmdline = format!("workload=hold:32M,{content} seed=7 rewrite=on report=0");
+    let words = ["--memory", "64M", "--name", name, "--cmdline", &cmdline];
+    let mut vm = host.run(&[&words, flags].concat());
+    vm.wait_line("REPORT workload=hold phase=fill part=total");
+    vm
+}
+
+fn stop(host: &Host, name: &str, vm: Vm) {
+    Client::new(&host.socket(name)).call("stop");
+    let ended = vm.end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(!ended.output.contains("CORRUPT"), "{ended:?}");
+    assert!(ended.output.contains("phase=check part=total"), "{ended:?}");
+}
+
+fn sharing(host: &Host, name: &str) -> Value {
+    Client::new(&host.socket(name)).call("memory")["result"]["sharing"].clone()
+}
+
+#[test]
+fn vms_of_one_domain_share_equal_pages_and_nobody_else_does() {
+    let (Some(host), Some(ksm)) = (Host::new(), Ksm::take()) else { return };
+    let domain = ["--share", "domain=one"];
+    let (one, two) = (hold(&host, "one", "identical", &domain), hold(&host, "two", "identical", &domain));
+    let outsider = hold(&host, "outsider", "identical", &[]);
+    ksm.hurry();
+    wait_until("merging", || merged(&one).min(merged(&two)) >= 8_100);
+    let report = sharing(&host, "one");
+    assert_eq!(report["scope"], json!({ "domain": "one" }));
+    assert_eq!(report["is_on"], true);
+    assert!(report["merged"].as_u64().unwrap() >= 8_100 * 4096, "{report}");
+
+    // Another domain is refused, at start and by hand, and told who is there.
+    let said = "shared by the trust domain 'one' already (VM 'one'";
+    for share in ["domain=two", "vm"] {
+        let ended = host.run(&["--share", share]).end();
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.error.contains(said) && ended.error.lines().count() == 1, "{ended:?}");
+    }
+    let (code, _, error) = host.napa(&["share", "outsider", "on"]);
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains(said), "{error}");
+    // It holds the same pages, the scanner has passed twice more, and none of its pages is merged.
+    let scans = || sharing(&host, "one")["full_scans"].as_u64().unwrap();
+    let passed = scans() + 2;
+    wait_until("a scan", || scans() >= passed);
+    assert_eq!((merged(&outsider), counter(&outsider, "ksm_rmap_items")), (0, 0));
+    assert_eq!(sharing(&host, "outsider")["is_on"], false);
+
+    stop(&host, "one", one);
+    assert_eq!(host.run(&["--share", "domain=two"]).end().code, Some(2), "one member holds the domain still");
+    stop(&host, "two", two);
+    ksm.assert_as_before();
+    // The host is free for another domain, and the one before is not part of it.
+    assert_eq!(host.napa(&["share", "outsider", "on"]).0, Some(0));
+    stop(&host, "outsider", outsider);
+    ksm.assert_as_before();
+}
+
+#[test]
+fn sharing_is_switched_on_and_off_by_hand() {
+    let (Some(host), Some(ksm)) = (Host::new(), Ksm::take()) else { return };
+    let vm = hold(&host, "vm", "zero", &[]);
+    assert_eq!(counter(&vm, "ksm_rmap_items"), 0, "nobody has asked for it");
+    let (code, output, error) = host.napa(&["share", "vm", "on", "--json"]);
+    assert_eq!(code, Some(0), "{error}");
+    assert!(output.contains("\"is_on\": true") && output.contains("\"scope\": \"vm\""), "{output}");
+    ksm.hurry();
+    let (code, output, error) = host.napa(&["share", "vm", "off"]);
+    assert_eq!(code, Some(0), "{error}");
+    assert!(output.starts_with("sharing            off\n"), "{output}");
+    ksm.assert_as_before();
+    assert_eq!(host.napa(&["share", "vm", "off"]).0, Some(0), "there is nothing to do");
+    assert_eq!((merged(&vm), counter(&vm, "ksm_rmap_items")), (0, 0));
+    stop(&host, "vm", vm);
+    ksm.assert_as_before();
+}
+
+#[test]
+fn equal_pages_of_one_vm_are_merged_and_taken_apart_again() {
+    let (Some(host), Some(ksm)) = (Host::new(), Ksm::take()) else { return };
+    let vm = hold(&host, "vm", "identical", &["--share", "vm"]);
+    ksm.hurry();
+    // Huge pages of which the guest has touched a part are zeros for the rest.
+    let found = || merged(&vm) + counter(&vm, "ksm_zero_pages");
+    wait_until("merging", || found() > 0);
+    assert_eq!(host.napa(&["share", "vm", "off"]).0, Some(0));
+    assert_eq!(found(), 0);
+    ksm.assert_as_before();
+    stop(&host, "vm", vm);
+}
+
+#[test]
+fn a_flag_that_forbids_sharing_is_named() {
+    let Some(host) = Host::new() else { return };
+    let mut vm = host.run(&["--name", "vm", "--share", "off", "--cmdline", "workload=idle"]);
+    vm.wait_line("READY ");
+    let (code, _, error) = host.napa(&["share", "vm", "on"]);
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("--share off forbids it"), "{error}");
+    assert_eq!(host.napa(&["share", "vm", "off"]).0, Some(0), "it does not share");
+    Client::new(&host.socket("vm")).call("stop");
+    assert_eq!(vm.end().code, Some(0));
+}
+
+#[test]
+fn settings_that_a_killed_vm_left_are_put_back_by_the_next_one() {
+    let (Some(host), Some(ksm)) = (Host::new(), Ksm::take()) else { return };
+    let vm = hold(&host, "killed", "identical", &["--share", "domain=one"]);
+    vm.signal("KILL");
+    assert_eq!(vm.end().code, None);
+    assert_ne!(settings(), ksm.before, "nobody could put them back");
+    let (_, output, _) = host.napa(&["doctor"]);
+    assert!(output.contains("is still set up for VMs that were killed"), "{output}");
+    assert_eq!(host.run(&["--share", "domain=two"]).end().code, Some(0));
+    ksm.assert_as_before();
+    assert!(!host.napa(&["doctor"]).1.contains("VMs that were killed"));
+}
+
+#[test]
+fn a_guest_that_reboots_shares_on() {
+    let (Some(host), Some(ksm)) = (Host::new(), Ksm::take()) else { return };
+    let words = ["--share", "domain=one", "--name", "vm", "--cmdline", "workload=hold:1M,random,1+reboot"];
+    let mut vm = host.run(&words);
+    for _ in 0..3 {
+        vm.wait_line("READY ");
+    }
+    let stat = || fs::read_to_string(format!("/proc/{}/ksm_stat", vm.pid())).unwrap();
+    if stat().contains("ksm_mergeable") {
+        wait_until("memory that can be merged", || stat().contains("ksm_mergeable: yes"));
+    }
+    Client::new(&host.socket("vm")).call("kill");
+    assert_eq!(vm.end().code, Some(83));
+    ksm.assert_as_before();
+}
