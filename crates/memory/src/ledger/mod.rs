@@ -16,6 +16,7 @@ mod sensors;
 mod swap_kinds;
 mod watch;
 
+pub(crate) use sampling::Random;
 pub use sensors::Sensors;
 pub use swap_kinds::Certainty;
 pub use watch::{Look, Watch};

@@ -1,0 +1,216 @@
+//! Pages that were taken away to see whether they come back.
+#![allow(unsafe_code)] // Pages are put into swap by address.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use napa_sys::own_memory::{Pagemap, Run, Seen, SwapAreas};
+use napa_units::{PAGE_SIZE, Pages};
+
+use super::Estimate;
+use crate::ledger::{Random, Sensors};
+use crate::{PageStates, Watch};
+
+/// Pages that are taken at most: the estimate is then hardly off by more than a tenth of the guest's memory, and the
+/// guest waits for a hundred pages at worst.
+pub const TAKEN_MAX: u64 = 100;
+
+/// Pages that are in swap because they were taken.
+#[derive(Debug)]
+pub struct Sample {
+    /// Their indices, in order.
+    taken: Vec<u64>,
+    /// Pages that the guest had in memory.
+    resident: Pages,
+    started: Instant,
+}
+
+/// Why no sample can be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum SampleError {
+    /// There is nowhere to put pages.
+    #[error(
+        "pages cannot be taken away to see which come back: the host has no free swap; give it some, see 'napa doctor'"
+    )]
+    NoSwap,
+    /// The guest has nothing in memory.
+    #[error("the guest has no page in memory")]
+    NothingResident,
+    /// None of the chosen pages went away.
+    #[error(
+        "the kernel put none of {0} pages into swap: all are merged, locked or under I/O; try again later"
+    )]
+    NothingTaken(u64),
+    /// The kernel does not show the guest's pages.
+    #[error("the kernel does not show the guest's pages (/proc/self/pagemap): {0}")]
+    Unseen(#[source] io::Error),
+}
+
+impl Sample {
+    /// Takes pages away from a guest; `seed` chooses them.
+    ///
+    /// # Errors
+    /// See [`SampleError`]; some pages may have gone to swap nevertheless, and come back when they are used.
+    pub fn take(watch: &Watch, sensors: &Sensors, seed: u64) -> Result<Self, SampleError> {
+        let has_room = sensors.swap_areas().iter().any(|area| area.used < area.size);
+        if !has_room {
+            return Err(SampleError::NoSwap);
+        }
+        let pages = watch.pages();
+        let resident = watch.look(sensors, seed).map_err(SampleError::Unseen)?.ledger.present();
+        let mut random = Random(seed);
+        let mut ranks: Vec<u64> = match resident.0 {
+            0 => return Err(SampleError::NothingResident),
+            1..=TAKEN_MAX => (0..resident.0).collect(),
+            _ => (0..TAKEN_MAX).map(|_| random.below(resident.0)).collect(),
+        };
+        ranks.sort_unstable();
+        ranks.dedup();
+        let chosen = present_at(pages, &sensors.pagemap, &ranks).map_err(SampleError::Unseen)?;
+        chosen.iter().for_each(|index| page_out(pages, *index));
+        let mut taken = Vec::new();
+        for index in &chosen {
+            let seen = seen_at(pages, &sensors.pagemap, *index).map_err(SampleError::Unseen)?;
+            if matches!(seen, Seen::Swapped(_)) {
+                taken.push(*index);
+            }
+        }
+        if taken.is_empty() {
+            return Err(SampleError::NothingTaken(chosen.len() as u64));
+        }
+        Ok(Self { taken, resident, started: Instant::now() })
+    }
+
+    /// How many pages were taken.
+    pub fn taken(&self) -> u64 {
+        self.taken.len() as u64
+    }
+
+    /// Pages that the guest had in memory before.
+    pub fn resident(&self) -> Pages {
+        self.resident
+    }
+
+    /// How long ago they were taken.
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// How many of them have come back.
+    ///
+    /// # Errors
+    /// The kernel does not show the guest's pages.
+    pub fn returned(&self, watch: &Watch, sensors: &Sensors) -> Result<u64, SampleError> {
+        let mut returned = 0;
+        for index in &self.taken {
+            let seen = seen_at(watch.pages(), &sensors.pagemap, *index).map_err(SampleError::Unseen)?;
+            returned += u64::from(matches!(seen, Seen::Present | Seen::PresentOrZeros | Seen::Zeros));
+        }
+        Ok(returned)
+    }
+
+    /// What follows if so many have come back.
+    pub fn estimate(&self, returned: u64) -> Estimate {
+        Estimate::of(self.resident, self.taken(), returned).expect("a sample has at least one page")
+    }
+}
+
+/// The pages in memory that have these ranks among all that are: ascending indices. What left memory meanwhile makes
+/// them fewer.
+fn present_at(pages: &PageStates, pagemap: &Pagemap, ranks: &[u64]) -> io::Result<Vec<u64>> {
+    let mut wanted = ranks.iter().copied().peekable();
+    let mut chosen = Vec::with_capacity(ranks.len());
+    let (mut index, mut before) = (0, 0);
+    for (start, count) in pages.host_ranges(0..pages.count().0) {
+        let mut each = |run: Run| {
+            if matches!(run.seen, Seen::Present | Seen::PresentOrZeros) {
+                while let Some(rank) = wanted.next_if(|rank| *rank < before + run.pages) {
+                    chosen.push(index + rank - before);
+                }
+                before += run.pages;
+            }
+            index += run.pages;
+        };
+        pagemap.look(start, count.0, SwapAreas::Alike, &mut each)?;
+    }
+    Ok(chosen)
+}
+
+fn seen_at(pages: &PageStates, pagemap: &Pagemap, index: u64) -> io::Result<Seen> {
+    let mut seen = Seen::Absent;
+    for (start, count) in pages.host_ranges(index..index + 1) {
+        pagemap.look(start, count.0, SwapAreas::Alike, &mut |run| seen = run.seen)?;
+    }
+    Ok(seen)
+}
+
+fn page_out(pages: &PageStates, index: u64) {
+    for (start, _) in pages.host_ranges(index..index + 1) {
+        // SAFETY: the page lies in RAM, which `pages` keeps mapped; what it holds is kept, in swap.
+        let _refused =
+            unsafe { libc::madvise(start as *mut libc::c_void, PAGE_SIZE as usize, libc::MADV_PAGEOUT) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use napa_sys::host::Root;
+    use napa_units::{Bytes, GuestAddress};
+    use vm_memory::Bytes as _;
+
+    use super::*;
+    use crate::{RamRegion, allocate};
+
+    fn guest() -> (Watch, Sensors) {
+        let low = RamRegion { start: GuestAddress(0), size: Bytes::mib(1) };
+        let high = RamRegion { start: GuestAddress(1 << 32), size: Bytes::mib(3) };
+        let ram = Arc::new(allocate(&[low, high]).unwrap());
+        (Watch::new(Arc::new(PageStates::new(ram))), Sensors::open(&Root::system()).unwrap())
+    }
+
+    fn write(watch: &Watch, page: u64) {
+        watch.pages().ram().write_obj(page, vm_memory::GuestAddress(page * PAGE_SIZE)).unwrap();
+    }
+
+    #[test]
+    fn pages_in_memory_are_found_by_their_ranks() {
+        let (watch, sensors) = guest();
+        let first_high = (1 << 32) / PAGE_SIZE;
+        for page in [3, 4, 5, 200, first_high, first_high + 767] {
+            write(&watch, page);
+        }
+        let find = |ranks: &[u64]| present_at(watch.pages(), &sensors.pagemap, ranks).unwrap();
+        assert_eq!(find(&[0, 1, 2, 3, 4, 5]), [3, 4, 5, 200, 256, 1023]);
+        assert_eq!(find(&[1, 4, 6]), [4, 256]);
+        assert!(find(&[]).is_empty());
+        let seen = |index| seen_at(watch.pages(), &sensors.pagemap, index).unwrap();
+        assert_eq!([2, 3, 1023].map(seen), [Seen::Absent, Seen::Present, Seen::Present]);
+    }
+
+    #[test]
+    fn pages_that_are_used_come_back_from_swap() {
+        let (watch, sensors) = guest();
+        for page in 0..250 {
+            write(&watch, page);
+        }
+        let sample = match Sample::take(&watch, &sensors, 7) {
+            Err(SampleError::NoSwap) => return println!("skipped: this machine has no swap"),
+            sample => sample.unwrap(),
+        };
+        assert!(sample.taken() <= TAKEN_MAX && sample.resident() <= Pages(250), "{sample:?}");
+        let before = sample.returned(&watch, &sensors).unwrap();
+        // The guest uses two of three pages.
+        let used = |page: &u64| !page.is_multiple_of(3);
+        for page in (0..250).filter(used) {
+            let held: u64 = watch.pages().ram().read_obj(vm_memory::GuestAddress(page * PAGE_SIZE)).unwrap();
+            assert_eq!(held, page);
+        }
+        let expected = sample.taken.iter().copied().filter(used).count() as u64;
+        let returned = sample.returned(&watch, &sensors).unwrap();
+        assert!(returned >= before && returned == expected, "{returned} of {expected}");
+        let estimate = sample.estimate(returned);
+        assert!(estimate.low <= Pages(167) && Pages(167) <= estimate.high, "{estimate:?} of {sample:?}");
+    }
+}
