@@ -127,6 +127,11 @@ pub struct InspectArgs {
     /// Show the memory alone
     #[arg(long)]
     pub memory: bool,
+    /// Show how much memory the VM uses: a hundred pages are taken away, and those counted that come back within this
+    /// time
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "30", conflicts_with = "memory",
+        value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub working_set: Option<u32>,
     #[command(flatten)]
     pub format: JsonArgs,
 }

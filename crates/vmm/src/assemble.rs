@@ -13,7 +13,7 @@ use napa_virtio::{BusDevice, DeviceMonitor, Platform, Threads};
 
 use crate::error::RunError;
 use crate::events::{Event, Events};
-use crate::memory::Reclaimer;
+use crate::memory::{Reclaimer, Samples};
 use crate::opened::Opened;
 use crate::power::{PowerButton, SleepRegisters};
 use crate::vcpus::Vcpus;
@@ -27,6 +27,7 @@ pub struct Assembly {
     pub pages: Arc<PageStates>,
     pub watch: Arc<Watch>,
     pub reclaimer: Reclaimer,
+    pub samples: Arc<Samples>,
     /// One per device, in the order of their slots.
     pub monitors: Vec<DeviceMonitor>,
 }
@@ -62,7 +63,8 @@ pub fn assemble(opened: &Opened, events: &Events, threads: &Threads) -> Result<A
     };
     let vcpus = Vcpus::start(vcpus, events, Box::new(last_out))
         .map_err(|error| RunError::host("cannot start a vCPU's thread", error))?;
-    Ok(Assembly { vcpus, power, stop_request, pages, watch, reclaimer, monitors })
+    let samples = Arc::default();
+    Ok(Assembly { vcpus, power, stop_request, pages, watch, reclaimer, samples, monitors })
 }
 
 fn pci_bus(sink: &ExitSink) -> Arc<PciBus> {

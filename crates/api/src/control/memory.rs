@@ -29,11 +29,23 @@ pub enum MemoryCommand {
     },
     /// Merge equal pages, or take them apart.
     Share(ShareOrder),
+    /// Take some pages away, to see which come back.
+    Sample,
+    /// Say which came back, and how much memory the guest uses by that.
+    WorkingSet,
 }
 
 impl MemoryCommand {
-    pub(super) const METHODS: &[&str] =
-        &["memory", "balloon", "balloon-statistics", "balloon-hint", "reclaim", "share"];
+    pub(super) const METHODS: &[&str] = &[
+        "memory",
+        "balloon",
+        "balloon-statistics",
+        "balloon-hint",
+        "reclaim",
+        "share",
+        "sample",
+        "working-set",
+    ];
 
     /// The name of the method.
     pub(super) const fn method(self) -> &'static str {
@@ -44,6 +56,8 @@ impl MemoryCommand {
             Self::BalloonHint => "balloon-hint",
             Self::Reclaim { .. } => "reclaim",
             Self::Share(_) => "share",
+            Self::Sample => "sample",
+            Self::WorkingSet => "working-set",
         }
     }
 
@@ -56,6 +70,8 @@ impl MemoryCommand {
             "balloon-hint" => params.none().map(|()| Self::BalloonHint),
             "reclaim" => size(params).map(|size| Self::Reclaim { size }),
             "share" => ShareOrder::decode(params).map(Self::Share),
+            "sample" => params.none().map(|()| Self::Sample),
+            "working-set" => params.none().map(|()| Self::WorkingSet),
             _ => return None,
         })
     }
@@ -64,9 +80,11 @@ impl MemoryCommand {
     pub(super) fn params(self) -> Option<Value> {
         match self {
             Self::Balloon { target } => target.map(|target| json!({ "target": target })),
-            Self::Report | Self::BalloonStatistics | Self::BalloonHint => None,
             Self::Reclaim { size } => Some(json!({ "size": size })),
             Self::Share(order) => Some(json!({ "on": order.is_on() })),
+            Self::Report | Self::BalloonStatistics | Self::BalloonHint | Self::Sample | Self::WorkingSet => {
+                None
+            }
         }
     }
 }

@@ -13,6 +13,8 @@
 //! | `balloon-hint` | | asks the guest which of its pages are free ([`HintReport`]) |
 //! | `reclaim` | `size` | puts that much memory into the host's swap, for two seconds at most ([`ReclaimReport`]) |
 //! | `share` | `on`, true or false | merges equal pages, or takes them apart, for about a second ([`ShareReport`]) |
+//! | `sample` | | takes a hundred pages away, into swap ([`SampleReport`]) |
+//! | `working-set` | | says how many of them came back, and what follows ([`WorkingSet`]) |
 //!
 //! Methods without a type of their own here answer with the [`Status`] that follows from them. Batches are refused: a line is one message.
 //! Nothing here opens a socket.
@@ -27,6 +29,7 @@ mod socket;
 mod status;
 #[cfg(test)]
 mod tests;
+mod working_set;
 
 pub use balloon::{BalloonReport, BalloonStatistics, HintReport};
 pub use line::{LINE_BYTES_MAX, LineTooLong, Lines};
@@ -36,3 +39,4 @@ pub use reclaim::{ReclaimEnd, ReclaimMechanism, ReclaimReport};
 pub use sharing::{ShareOrder, ShareReport, Stranger};
 pub use socket::{SOCKET_SUFFIX, socket_folder, socket_path};
 pub use status::{DeviceState, DeviceStatus, State, Status};
+pub use working_set::{SampleReport, WorkingSet};

@@ -161,6 +161,8 @@ fn any_memory_command() -> impl Strategy<Value = MemoryCommand> {
         (4096..=u64::MAX).prop_map(|size| MemoryCommand::Reclaim { size: Bytes(size) }),
         Just(MemoryCommand::Share(ShareOrder::On)),
         Just(MemoryCommand::Share(ShareOrder::Off)),
+        Just(MemoryCommand::Sample),
+        Just(MemoryCommand::WorkingSet),
     ]
 }
 

@@ -1,6 +1,6 @@
 //! A VM's memory for people.
 
-use napa_api::control::{Certainty, MemoryReport};
+use napa_api::control::{BalloonReport, Certainty, DeviceState, MemoryReport};
 use napa_units::{Bytes, PageState};
 
 use super::picture;
@@ -42,6 +42,9 @@ fn facts(report: &MemoryReport) -> String {
     if let Some(huge) = report.huge {
         table.row(["huge pages", &figures::size(huge)]);
     }
+    if let Some(balloon) = &report.balloon {
+        table.row(["balloon", &given_up(balloon)]);
+    }
     if report.compressed == Certainty::Estimated {
         table
             .row(["compressed", "estimated from the host's zswap: the kernel does not count it for this VM"]);
@@ -49,6 +52,19 @@ fn facts(report: &MemoryReport) -> String {
     table.row(["from swap", &came_back(report)]);
     table.row(["sharing", &share::line(&report.sharing)]);
     table.finish() + &share::warnings(&report.sharing)
+}
+
+fn given_up(balloon: &BalloonReport) -> String {
+    let [held, target, reported] = [balloon.held, balloon.target, balloon.reported].map(figures::size);
+    match balloon.driver {
+        DeviceState::Active => {
+            format!("{held} given up of {target} asked for; {reported} reported free so far")
+        }
+        DeviceState::Idle => format!("{target} asked for; no driver in the guest has taken it"),
+        DeviceState::NeedsReset => {
+            format!("{target} asked for; its driver broke the rules and must reset it")
+        }
+    }
 }
 
 fn came_back(report: &MemoryReport) -> String {

@@ -2,6 +2,7 @@
 
 mod memory;
 mod picture;
+mod working_set;
 
 use std::process::ExitCode;
 
@@ -21,8 +22,11 @@ struct Inspection {
     memory: MemoryReport,
 }
 
-/// Shows a VM, or its memory alone.
+/// Shows a VM, its memory alone, or how much of that it uses.
 pub fn inspect(arguments: &InspectArgs) -> Result<ExitCode, Error> {
+    if let Some(seconds) = arguments.working_set {
+        return working_set::show(arguments, seconds);
+    }
     let mut memory: MemoryReport = client::ask(&arguments.target, Command::Memory(MemoryCommand::Report))?;
     if memory.sharing.is_on {
         memory.sharing.strangers = share::strangers();

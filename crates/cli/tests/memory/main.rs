@@ -14,3 +14,4 @@ mod sharing;
 #[path = "../lifecycle/support.rs"]
 #[allow(dead_code)] // What other tests use.
 mod support;
+mod working_set;

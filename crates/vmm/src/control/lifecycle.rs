@@ -261,6 +261,7 @@ impl Lifecycle {
             balloon: self.opened.balloon.clone(),
             reclaimer: assembly.reclaimer.clone(),
             sharing: Arc::clone(&self.opened.sharing.0),
+            samples: Arc::clone(&assembly.samples),
         })
     }
 

@@ -30,6 +30,14 @@ pub fn with_statistics(subject: &Subject) -> Result<BalloonReport, RpcError> {
     Ok(balloon.report())
 }
 
+/// What the guest says now that it uses: all its memory but what new programs could have. `None`: it says nothing.
+pub fn used_by_guest(subject: &Subject) -> Option<Bytes> {
+    let statistics = with_statistics(subject).ok()?.statistics?;
+    let is_fresh = u128::from(statistics.age_ms) <= STATISTICS_BOUND.as_millis();
+    let used = statistics.total?.0.checked_sub(statistics.available?.0)?;
+    is_fresh.then_some(Bytes(used))
+}
+
 /// What the guest calls free.
 pub fn hint(subject: &Subject) -> Result<HintReport, RpcError> {
     let hints = balloon_of(subject)?.hint(HINT_BOUND).map_err(refusal)?;

@@ -9,7 +9,9 @@ mod jobs;
 mod reclaim;
 mod report;
 mod sharing;
+mod working_set;
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use napa_api::VmConfig;
@@ -20,6 +22,7 @@ use napa_memory::{PageStates, Sensors, Watch};
 pub use self::jobs::{JobId, Jobs};
 pub use self::reclaim::{Means, Reclaimer};
 pub use self::sharing::{Sharing, SharingOwner};
+pub use self::working_set::Samples;
 
 /// The machine that a job is about.
 pub struct Subject {
@@ -31,6 +34,7 @@ pub struct Subject {
     pub balloon: Option<Arc<Balloon>>,
     pub reclaimer: Reclaimer,
     pub sharing: Arc<Sharing>,
+    pub samples: Arc<Samples>,
 }
 
 /// Does what was asked; on the jobs' thread.
@@ -42,5 +46,12 @@ pub fn carry_out(command: MemoryCommand, subject: &Subject) -> Reply {
         MemoryCommand::BalloonHint => reply(balloon::hint(subject)),
         MemoryCommand::Reclaim { size } => reply(reclaim::reclaim(subject, size)),
         MemoryCommand::Share(order) => reply(subject.sharing.carry_out(order)),
+        MemoryCommand::Sample => reply(working_set::start(subject)),
+        MemoryCommand::WorkingSet => reply(working_set::finish(subject)),
     }
+}
+
+/// A number that a guest cannot know: the key of a hash map that is never made.
+fn random() -> u64 {
+    RandomState::new().hash_one(0)
 }

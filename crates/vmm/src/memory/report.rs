@@ -1,10 +1,8 @@
 //! Where the pages of a VM are.
 
-use std::hash::{BuildHasher, RandomState};
-
 use napa_api::control::{Certainty, MemoryReport, RpcError, code};
 
-use super::Subject;
+use super::{Subject, random};
 
 /// The memory of the VM as it is now.
 pub fn report(subject: &Subject) -> Result<MemoryReport, RpcError> {
@@ -28,9 +26,4 @@ pub fn report(subject: &Subject) -> Result<MemoryReport, RpcError> {
         balloon: subject.balloon.as_ref().map(|balloon| balloon.report()),
         sharing: subject.sharing.report(),
     })
-}
-
-/// A number that a guest cannot know: the key of a hash map that is never made.
-fn random() -> u64 {
-    RandomState::new().hash_one(0)
 }

@@ -1,0 +1,45 @@
+//! How much memory a VM uses, and what it is asked about that.
+
+use napa_units::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// Pages were taken away from a VM, to see which of them come back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SampleReport {
+    /// Name of the VM.
+    pub name: String,
+    /// What the guest had in memory before.
+    pub resident: Bytes,
+    /// Pages that were taken.
+    pub taken: u64,
+}
+
+/// How much memory a VM uses, by what came back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkingSet {
+    /// Name of the VM.
+    pub name: String,
+    /// The memory that counts as used: the greatest of this estimate and the averages, but not more than the guest has
+    /// and says it uses.
+    pub working_set: Bytes,
+    /// What this sample says.
+    pub estimate: Bytes,
+    /// The true value is hardly below this (95 % confidence).
+    pub low: Bytes,
+    /// The true value is hardly above this.
+    pub high: Bytes,
+    /// Moving average over samples, forgetting within 10 seconds.
+    pub average_fast: Bytes,
+    /// Moving average over samples, forgetting within 5 minutes.
+    pub average_slow: Bytes,
+    /// What the guest says it uses, by the statistics of its balloon. `None`: it says nothing.
+    pub used_by_guest: Option<Bytes>,
+    /// What the guest had in memory when pages were taken.
+    pub resident: Bytes,
+    /// Pages that were taken.
+    pub taken: u64,
+    /// Those of them that came back.
+    pub returned: u64,
+    /// How long they had time for it, in milliseconds.
+    pub interval_ms: u64,
+}

@@ -1,0 +1,78 @@
+//! How much memory the VM uses, by samples. Nothing runs between the start of a sample and its end, so it costs no
+//! wake-up, and whoever never ends one leaves a hundred numbers behind.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use napa_api::control::{RpcError, SampleReport, WorkingSet, code};
+use napa_memory::{Averages, Sample, SampleError};
+
+use super::{Subject, balloon, random};
+
+/// The samples of one machine.
+#[derive(Debug, Default)]
+pub struct Samples(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    under_way: Option<Sample>,
+    averages: Averages,
+    /// When the averages last took something in.
+    last: Option<Instant>,
+}
+
+impl Samples {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes pages away; [`finish`] tells what came of it. A sample that is under way is given up.
+pub fn start(subject: &Subject) -> Result<SampleReport, RpcError> {
+    let sample = Sample::take(&subject.watch, &subject.sensors, random()).map_err(refusal)?;
+    let report = SampleReport {
+        name: subject.config.name_or_default().to_owned(),
+        resident: sample.resident().bytes(),
+        taken: sample.taken(),
+    };
+    subject.samples.lock().under_way = Some(sample);
+    Ok(report)
+}
+
+/// Counts what has come back.
+pub fn finish(subject: &Subject) -> Result<WorkingSet, RpcError> {
+    let mut samples = subject.samples.lock();
+    let sample = samples.under_way.take().ok_or_else(|| {
+        RpcError::new(code::WRONG_STATE, "no sample is under way: ask for \"sample\" first")
+    })?;
+    let returned = sample.returned(&subject.watch, &subject.sensors).map_err(refusal)?;
+    let (estimate, age) = (sample.estimate(returned), sample.age());
+    let now = Instant::now();
+    let since_last = samples.last.replace(now).map_or(age, |last| now - last);
+    samples.averages.add(estimate.pages, since_last);
+    let averages = samples.averages;
+    let size = subject.pages.count().bytes();
+    let used_by_guest = balloon::used_by_guest(subject);
+    Ok(WorkingSet {
+        name: subject.config.name_or_default().to_owned(),
+        working_set: averages.greatest().bytes().min(used_by_guest.unwrap_or(size)).min(size),
+        estimate: estimate.pages.bytes(),
+        low: estimate.low.bytes(),
+        high: estimate.high.bytes(),
+        average_fast: averages.fast().bytes(),
+        average_slow: averages.slow().bytes(),
+        used_by_guest,
+        resident: sample.resident().bytes(),
+        taken: sample.taken(),
+        returned,
+        interval_ms: age.as_millis() as u64,
+    })
+}
+
+fn refusal(error: SampleError) -> RpcError {
+    let code = match error {
+        SampleError::Unseen(_) => code::INTERNAL,
+        _ => code::WRONG_STATE,
+    };
+    RpcError::new(code, error.to_string())
+}
