@@ -5,6 +5,7 @@
 #[path = "../lifecycle/client.rs"]
 #[allow(dead_code)] // What other tests use.
 mod client;
+mod embedded_balloon;
 mod held;
 mod ledger;
 #[path = "../lifecycle/machine_code.rs"]
