@@ -11,6 +11,7 @@ use crate::bench::BenchArgs;
 use crate::demo::DemoArgs;
 use crate::error::{self, Error};
 use crate::run::{RunArgs, Switch};
+use crate::swap::SwapVerb;
 
 const ABOUT: &str = "A hypervisor for Linux hosts, on KVM";
 
@@ -88,6 +89,11 @@ pub enum OtherVerb {
     Reclaim(ReclaimArgs),
     /// Merge equal pages of a running VM, or take them apart
     Share(ShareArgs),
+    /// Make, show and remove swap areas of the host
+    Swap {
+        #[command(subcommand)]
+        verb: SwapVerb,
+    },
     /// Write the embedded guest's image to a file
     GuestImage(GuestImageArgs),
     /// Write shell completions to standard output

@@ -24,6 +24,7 @@ mod reclaim;
 mod reference;
 mod run;
 mod share;
+mod swap;
 
 use std::process::ExitCode;
 
@@ -56,6 +57,7 @@ fn perform_other(verb: OtherVerb) -> Result<ExitCode, error::Error> {
         OtherVerb::Balloon(arguments) => balloon::balloon(&arguments),
         OtherVerb::Reclaim(arguments) => reclaim::reclaim(&arguments),
         OtherVerb::Share(arguments) => share::share(&arguments),
+        OtherVerb::Swap { verb } => swap::swap(&verb),
         OtherVerb::GuestImage(arguments) => guest_image::write(&arguments),
         OtherVerb::Completions(arguments) => reference::completions(&arguments),
         OtherVerb::Man(arguments) => reference::man(&arguments),

@@ -8,3 +8,4 @@ pub mod own_memory;
 pub mod reactor;
 pub mod signal;
 pub mod socket;
+pub mod swap;

@@ -4,7 +4,7 @@ use std::io;
 
 use napa_sys::host::{
     Capabilities, Cgroup, Device, HugePages, IoUringRule, Ksm, KvmModule, Memory, Mmu, OvercommitRule,
-    Pressure, Processor, Root, Swap, ThpRule, Userfaultfd, try_io_uring,
+    Pressure, Processor, Root, Swap, ThpRule, Userfaultfd, swappiness, try_io_uring, zswap_enabled,
 };
 
 use napa_sys::ksm::{Leftovers, Registry, Stranger, strangers};
@@ -22,6 +22,9 @@ pub struct Facts {
     pub memory: Option<Memory>,
     pub overcommit: Option<OvercommitRule>,
     pub swaps: Vec<Swap>,
+    /// `None`: the kernel has no zswap.
+    pub zswap: Option<bool>,
+    pub swappiness: Option<u32>,
     pub ksm: Option<Ksm>,
     /// Settings of KSM that a VM which was killed has left behind.
     pub ksm_leftovers: Option<Leftovers>,
@@ -51,6 +54,8 @@ impl Facts {
             memory: Memory::read(root),
             overcommit: OvercommitRule::read(root),
             swaps: Swap::read(root),
+            zswap: zswap_enabled(root),
+            swappiness: swappiness(root),
             ksm: Ksm::read(root),
             ksm_leftovers: Registry::leftovers(root),
             ksm_strangers: strangers(root),

@@ -26,6 +26,8 @@ fn sound() -> Facts {
         }),
         overcommit: Some(OvercommitRule::Heuristic),
         swaps: vec![swap_area(SwapKind::File)],
+        zswap: Some(true),
+        swappiness: Some(60),
         ksm: Some(Ksm {
             run: KsmRun::Running,
             pages_to_scan: 100,
@@ -140,7 +142,10 @@ fn without_io_uring_no_vm_runs() {
 
 #[test]
 fn what_memory_overcommit_needs_is_looked_at() {
-    check(|facts| facts.swaps.clear(), Level::Warn, "swap", "swapon");
+    check(|facts| facts.swaps.clear(), Level::Warn, "swap", "napa swap create --size");
+    check(|facts| facts.zswap = Some(false), Level::Warn, "swap", "zswap/parameters/enabled");
+    check(|facts| facts.zswap = None, Level::Warn, "swap", "modprobe zram");
+    check(|facts| facts.swappiness = Some(0), Level::Warn, "swap", "vm.swappiness=60");
     check(|facts| facts.ksm = None, Level::Warn, "ksm", "CONFIG_KSM");
     check(|facts| facts.ksm_settings = Device::Denied, Level::Warn, "ksm", "sudo napa run");
     let stranger = Stranger { pid: 7, name: "qemu".into() };

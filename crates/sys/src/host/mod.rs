@@ -25,6 +25,6 @@ pub use memory::{HugePages, Memory, OvercommitRule};
 pub use module::{KvmModule, Mmu, Processor};
 pub use pressure::{Pressure, Stall};
 pub use root::Root;
-pub use swap::{Swap, SwapKind, zswap_enabled};
+pub use swap::{Swap, SwapKind, has_zram, swappiness, zswap_enabled};
 pub use thp::ThpRule;
 pub use userfaultfd::Userfaultfd;

@@ -43,7 +43,7 @@ impl Swap {
 
     fn parse(line: &str) -> Option<Self> {
         let mut words = line.split_whitespace();
-        let path = words.next()?.to_owned();
+        let path = unescaped(words.next()?);
         let kind = match words.next()? {
             "file" => SwapKind::File,
             _ if path.starts_with("/dev/zram") => SwapKind::Zram,
@@ -53,6 +53,32 @@ impl Swap {
         let (size, used) = (kib()?, kib()?);
         Some(Self { path, kind, size, used, priority: words.next()?.parse().ok()? })
     }
+}
+
+/// The kernel writes blanks and backslashes of a path as `\\` and three octal digits.
+fn unescaped(word: &str) -> String {
+    let mut parts = word.split('\\');
+    let mut path = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                path.push(byte.into());
+                path.push_str(&part[3..]);
+            }
+            None => path.push_str(part),
+        }
+    }
+    path
+}
+
+/// Whether the kernel has zram, and it is loaded.
+pub fn has_zram(root: &Root) -> bool {
+    root.exists("sys/class/zram-control/hot_add")
+}
+
+/// How readily the kernel swaps, 0 (only in need) to 200 (`vm.swappiness`).
+pub fn swappiness(root: &Root) -> Option<u32> {
+    root.number("proc/sys/vm/swappiness")
 }
 
 /// Whether pages on their way to swap are kept compressed in memory first. `None`: the kernel has no zswap.
@@ -81,9 +107,18 @@ mod tests {
     }
 
     #[test]
-    fn zswap_is_a_switch() {
+    fn a_path_with_blanks_is_read_back() {
+        let text = "Filename Type Size Used Priority\n/my\\040swap\\134file file 1024 4 -2\n";
+        let areas = Swap::read(&Fixture::new(&[("proc/swaps", text)]).root());
+        assert_eq!(areas[0].path, "/my swap\\file");
+    }
+
+    #[test]
+    fn switches_are_read() {
         let host = Fixture::new(&[("sys/module/zswap/parameters/enabled", "Y\n")]);
         assert_eq!(zswap_enabled(&host.root()), Some(true));
         assert_eq!(zswap_enabled(&Fixture::new(&[]).root()), None);
+        let host = Fixture::new(&[("proc/sys/vm/swappiness", "60\n")]);
+        assert_eq!(swappiness(&host.root()), Some(60));
     }
 }
