@@ -5,14 +5,18 @@
 #[path = "../lifecycle/client.rs"]
 #[allow(dead_code)] // What other tests use.
 mod client;
+mod control_group;
 mod embedded_balloon;
 mod held;
 mod ledger;
 #[path = "../lifecycle/machine_code.rs"]
 #[allow(dead_code)] // The kernels of other tests.
 mod machine_code;
+mod reclaim;
 mod sharing;
 #[path = "../lifecycle/support.rs"]
 #[allow(dead_code)] // What other tests use.
 mod support;
+mod swap;
+mod swap_area;
 mod working_set;

@@ -1,0 +1,83 @@
+//! The control group of a VM's own: all threads are in it, and it goes with the VM.
+
+use std::path::{Path, PathBuf};
+
+use crate::support::{Host, Vm, wait_until};
+
+/// The hierarchy of version 2. `None`, with a word about it: there is none that this user may change.
+fn hierarchy() -> Option<PathBuf> {
+    let mounts = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new);
+    let found = mounts.into_iter().find(|mount| mount.join("cgroup.controllers").exists());
+    let is_root = rustix::process::geteuid().is_root();
+    match found.filter(|_| is_root) {
+        Some(mount) => Some(mount.to_owned()),
+        None => {
+            println!("skipped: no control groups of version 2, or not root");
+            None
+        }
+    }
+}
+
+fn start(host: &Host, group: &str, more: &[&str]) -> Vm {
+    let mut vm =
+        host.run(&[&["--name", "vm", "--cgroup", group, "--cmdline", "workload=idle"], more].concat());
+    vm.wait_line("READY ");
+    vm
+}
+
+#[test]
+fn all_threads_are_in_the_group_and_it_goes_with_the_vm() {
+    let Some(host) = Host::new() else { return };
+    let Some(mount) = hierarchy() else { return };
+    let name = format!("napa-test-{}/a/b", std::process::id());
+    let folder = mount.join(&name);
+    for end in ["TERM", "KILL", "TERM"] {
+        let vm = start(&host, &name, &["--cpus", "2"]);
+        let threads = std::fs::read_dir(format!("/proc/{}/task", vm.pid())).unwrap();
+        for thread in threads {
+            let groups = std::fs::read_to_string(thread.unwrap().path().join("cgroup")).unwrap();
+            assert!(groups.lines().any(|line| line == format!("0::/{name}")), "{groups}");
+        }
+        let second = host.run(&["--cgroup", &name]).end();
+        assert_eq!((second.code, second.error.lines().count()), (Some(2), 1), "{second:?}");
+        assert!(second.error.contains("give each VM a group of its own"), "{second:?}");
+        vm.signal(end);
+        vm.end();
+        // Nobody can clean up after SIGKILL; the next VM takes what is left.
+        wait_until("the end of its processes", || {
+            std::fs::read_to_string(folder.join("cgroup.procs")).is_ok_and(|processes| processes.is_empty())
+                || !folder.exists()
+        });
+        assert_eq!(folder.exists(), end == "KILL");
+    }
+    // The parents were made by the VM that was killed, so nobody else removes them.
+    for folder in folder.ancestors().skip(1).take(2) {
+        std::fs::remove_dir(folder).unwrap();
+    }
+    assert!(!mount.join(name.split('/').next().unwrap()).exists());
+}
+
+#[test]
+fn what_starts_no_vm_leaves_no_group() {
+    let Some(host) = Host::new() else { return };
+    let Some(mount) = hierarchy() else { return };
+    let name = format!("napa-test-{}-bad", std::process::id());
+    let ended = host.run(&["--cgroup", &name, "--kernel", "/absent"]).end();
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(!mount.join(&name).exists());
+    let controllers = std::fs::read_to_string(mount.join("cgroup.controllers")).unwrap();
+    if !controllers.split_whitespace().any(|controller| controller == "memory") {
+        let ended = host.run(&["--cgroup", &name, "--memory-low", "64M"]).end();
+        assert_eq!((ended.code, ended.error.lines().count()), (Some(2), 1), "{ended:?}");
+        assert!(ended.error.contains("does not name the memory controller"), "{ended:?}");
+        assert!(!mount.join(&name).exists());
+    }
+    for (words, text) in [
+        (&["--swap-max", "1G"][..], "--swap-max needs a control group"),
+        (&["--cgroup", "../x"], "is not a control group"),
+    ] {
+        let ended = host.run(words).end();
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.error.contains(text), "{ended:?}");
+    }
+}
