@@ -15,8 +15,9 @@ use crate::error::Error;
 use crate::figures;
 use crate::output::{self, Table};
 
-/// How often the guest's progress is looked at.
-const PERIOD: Duration = Duration::from_millis(100);
+/// How often the guest's progress is looked at: at first soon, for most targets are near.
+const PERIOD_MIN: Duration = Duration::from_millis(5);
+const PERIOD_MAX: Duration = Duration::from_millis(100);
 /// How often a line about it is written where it cannot be overwritten.
 const LINE_PERIOD: Duration = Duration::from_secs(1);
 /// A guest that comes no nearer to the target for so long has stopped: Linux tries again every fifth of a second.
@@ -82,12 +83,14 @@ fn resize(arguments: &BalloonArgs, size: Bytes) -> Result<ExitCode, Error> {
     }
     let mut following = Following::new(size, Instant::now());
     let mut progress = Progress::new();
+    let mut period = PERIOD_MIN;
     let outcome = loop {
         match following.look(&report, Instant::now()) {
             Outcome::Waiting => progress.show(&name, &report),
             outcome => break outcome,
         }
-        std::thread::sleep(PERIOD);
+        std::thread::sleep(period);
+        period = (period * 2).min(PERIOD_MAX);
         report = look(None)?;
     };
     progress.end();
@@ -172,7 +175,7 @@ impl Outcome {
                 Some(format!("somebody else has asked the guest to give up {target} meanwhile"))
             }
             Self::Stopped => Some(format!(
-                "the guest holds {} back of {target} and has not moved for {} s; the target stands: {back}",
+                "the guest has given up {} of {target} and has not moved for {} s; the target stands: {back}",
                 figures::size(report.held),
                 PATIENCE.as_secs(),
             )),
@@ -188,8 +191,10 @@ impl Outcome {
 
 /// Shows how far a guest is.
 struct Progress {
+    /// A line can be overwritten by the next one.
     overwrites: bool,
-    shown: Option<Instant>,
+    /// When a line was shown last, and what it said.
+    shown: Option<(Instant, Bytes)>,
 }
 
 impl Progress {
@@ -199,16 +204,16 @@ impl Progress {
     }
 
     fn show(&mut self, name: &str, report: &BalloonReport) {
-        let far = format!("{} of {}", figures::size(report.held), report.target);
+        let far = format!("{} in the balloon, on the way to {}", figures::size(report.held), report.target);
         if self.overwrites {
             // Nobody is left to be told when standard error is closed.
-            let _ = write!(std::io::stderr(), "\r\x1b[Knapa: {far} in the balloon");
-        } else if self.shown.is_none_or(|shown| shown.elapsed() >= LINE_PERIOD) {
-            output::warn(format_args!("{name}: {far} in the balloon"));
-        } else {
+            let _ = write!(std::io::stderr(), "\r\x1b[Knapa: {far}");
+        } else if self.shown.is_some_and(|(when, held)| held == report.held || when.elapsed() < LINE_PERIOD) {
             return;
+        } else {
+            output::warn(format_args!("{name}: {far}"));
         }
-        self.shown = Some(Instant::now());
+        self.shown = Some((Instant::now(), report.held));
     }
 
     fn end(&self) {

@@ -2,6 +2,7 @@
 //! them, and that they lose nothing by it. Times are bounds for what hangs, never measures.
 #![allow(clippy::unwrap_used)] // A test ends where its preparation fails.
 
+mod balloon;
 #[path = "../lifecycle/client.rs"]
 #[allow(dead_code)] // What other tests use.
 mod client;
