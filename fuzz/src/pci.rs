@@ -62,7 +62,7 @@ impl Host {
         let devices = catalog::open_all(&Context { config: &config, console: &console, balloon: None }).expect("they open");
         let devices: Vec<SharedDevice> =
             devices.into_iter().map(|device| Arc::new(Mutex::new(device))).collect();
-        let needs = Needs { memory: Bytes::mib(2), cpus: 1, devices: devices.iter().map(need).collect() };
+        let needs = Needs { memory: Bytes::mib(2), cpus: 1, devices: devices.iter().map(need).collect(), address_bits: 46 };
         let plan = plan(&needs).expect("such a machine can be planned");
         let threads = Threads::new(control.clone(), 1);
         Self { devices, plan, control, threads, disk, _console: console, _folder: folder }
@@ -116,6 +116,7 @@ impl<'a> Machine<'a> {
         let pci = Arc::new(PciBus::new(Box::new(|| {})));
         let function = |(device, place): (&SharedDevice, &napa_machine::PciSlot)| {
             let parts = TransportParts {
+                memory: Arc::clone(ram.pages().ram()),
                 pages: ram.pages(),
                 threads: host.threads.clone(),
                 platform: Arc::clone(&kvm) as Arc<dyn Platform>,
@@ -287,7 +288,7 @@ impl<'a> Machine<'a> {
 fn need(device: &SharedDevice) -> DeviceNeed {
     let device = device.lock().expect("no thread has panicked");
     let vectors = Transport::vectors(device.queue_sizes().len());
-    DeviceNeed { name: device.name().to_owned(), vectors }
+    DeviceNeed { name: device.name().to_owned(), vectors, memory: None }
 }
 
 /// The four bytes of type, and the rest of what requests to a disk and packets of a socket begin with.

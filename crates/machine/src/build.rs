@@ -4,10 +4,15 @@
 use std::io;
 use std::sync::Arc;
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_msr_entry, kvm_userspace_memory_region};
+use kvm_bindings::{
+    CpuId, KVM_MAX_CPUID_ENTRIES, KVM_MEM_READONLY, Msrs, kvm_msr_entry, kvm_userspace_memory_region,
+};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
-use napa_memory::{GuestRam, PageStates, RamError, allocate, host_address};
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+use napa_memory::{
+    GuestRam, ImageMapError, PageStates, RamError, allocate, host_address, is_writable, map_image,
+};
+use napa_virtio::DeviceMemory;
+use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
 
 use crate::boot::{self, BootError};
 use crate::buses::Buses;
@@ -39,6 +44,15 @@ pub enum BuildError {
     /// Guest memory could not be had.
     #[error(transparent)]
     Ram(#[from] RamError),
+    /// The memory of a device could not be had.
+    #[error("{device}: {source}")]
+    Image {
+        /// Name of the device.
+        device: String,
+        /// What was attempted.
+        #[source]
+        source: ImageMapError,
+    },
     /// KVM refused something.
     #[error("KVM refused {0}: {1}")]
     Kvm(&'static str, #[source] io::Error),
@@ -61,6 +75,14 @@ impl Hypervisor {
     pub fn open() -> Result<Self, BuildError> {
         open_kvm().map(Self)
     }
+
+    /// Bits of a guest-physical address.
+    ///
+    /// # Errors
+    /// KVM does not give its CPUID table.
+    pub fn address_bits(&self) -> Result<u32, BuildError> {
+        supported_cpuid(&self.0).map(|supported| cpuid::address_bits(&supported))
+    }
 }
 
 /// A virtual machine that does not run yet.
@@ -68,22 +90,29 @@ pub struct Machine<'a> {
     kvm: &'a Kvm,
     vm: Arc<VmFd>,
     plan: Plan,
+    memory: Arc<GuestRam>,
     pages: Arc<PageStates>,
     routes: Arc<Routes>,
     vcpus: Vec<VcpuFd>,
 }
 
 impl<'a> Machine<'a> {
-    /// Builds what `plan` says: RAM, memory slots, interrupt controller, vCPUs, ACPI tables.
+    /// Builds what `plan` says: RAM, memory slots, interrupt controller, vCPUs, ACPI tables. `device_memory` is what
+    /// the planned windows hold, by device.
     ///
     /// # Errors
     /// KVM refused something, or the host lacks memory.
-    pub fn build(hypervisor: &'a Hypervisor, plan: Plan) -> Result<Self, BuildError> {
+    pub fn build(
+        hypervisor: &'a Hypervisor,
+        plan: Plan,
+        device_memory: &[Option<DeviceMemory>],
+    ) -> Result<Self, BuildError> {
         let kvm = &hypervisor.0;
         let vm = Arc::new(kvm.create_vm().map_err(refused("a virtual machine"))?);
         let ram = Arc::new(allocate(&plan.ram)?);
         // The interrupt controller comes after the memory: the other order waits for every CPU of the host.
-        set_memory_slots(&vm, &ram)?;
+        (0..).zip(ram.iter()).try_for_each(|(slot, region)| set_memory_slot(&vm, slot, region))?;
+        let memory = Arc::new(add_device_memory(&vm, &ram, &plan, device_memory)?);
         vm.set_identity_map_address(layout::KVM_IDENTITY_MAP).map_err(refused("the identity map"))?;
         vm.set_tss_address(layout::KVM_TSS).map_err(refused("the task state segment"))?;
         vm.create_irq_chip().map_err(refused("an interrupt controller"))?;
@@ -92,7 +121,7 @@ impl<'a> Machine<'a> {
         let vcpus = (0..plan.cpus).map(|id| vm.create_vcpu(id.into())).collect::<Result<Vec<_>, _>>();
         let vcpus = vcpus.map_err(refused("a vCPU"))?;
         let pages = Arc::new(PageStates::new(ram));
-        Ok(Self { kvm, vm, plan, pages, routes: Arc::new(routes), vcpus })
+        Ok(Self { kvm, vm, plan, memory, pages, routes: Arc::new(routes), vcpus })
     }
 
     /// What was built.
@@ -103,6 +132,11 @@ impl<'a> Machine<'a> {
     /// The guest's RAM.
     pub fn ram(&self) -> &Arc<GuestRam> {
         self.pages.ram()
+    }
+
+    /// All memory that devices may address: RAM, and what devices bring along.
+    pub fn memory(&self) -> &Arc<GuestRam> {
+        &self.memory
     }
 
     /// What has become of the pages of the guest's RAM.
@@ -122,8 +156,7 @@ impl<'a> Machine<'a> {
     pub fn load(self, source: &boot::Source<'_>, buses: &Arc<Buses>) -> Result<Vec<Vcpu>, BuildError> {
         let root_pointer = acpi::write(self.ram(), self.plan.cpus)?;
         let entry = boot::load(self.ram(), &self.plan, source, root_pointer)?;
-        let supported =
-            self.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(refused("its CPUID table"))?;
+        let supported = supported_cpuid(self.kvm)?;
         for (id, vcpu) in (0..).zip(&self.vcpus) {
             self.set_first_state(vcpu, id, &supported)?;
         }
@@ -132,7 +165,7 @@ impl<'a> Machine<'a> {
         let registers = boot::prepare(self.ram(), entry, &mut sregs)?;
         boot_vcpu.set_sregs(&sregs).map_err(refused("the boot vCPU's system registers"))?;
         boot_vcpu.set_regs(&registers).map_err(refused("the boot vCPU's registers"))?;
-        let keeps = Arc::new(Keeps { _vm: self.vm, _ram: Arc::clone(self.pages.ram()) });
+        let keeps = Arc::new(Keeps { _vm: self.vm, memory: self.memory });
         let vcpus = (0..).zip(self.vcpus);
         Ok(vcpus.map(|(id, fd)| Vcpu::new(fd, id, Arc::clone(buses), Arc::clone(&keeps))).collect())
     }
@@ -173,20 +206,42 @@ fn open_kvm() -> Result<Kvm, BuildError> {
     }
 }
 
-fn set_memory_slots(vm: &VmFd, ram: &GuestRam) -> Result<(), BuildError> {
-    for (slot, region) in (0..).zip(ram.iter()) {
-        let region = kvm_userspace_memory_region {
-            slot,
-            flags: 0,
-            guest_phys_addr: region.start_addr().0,
-            memory_size: region.len(),
-            userspace_addr: host_address(region),
-        };
-        // SAFETY: the region is mapped for as long as `ram` lives, and each vCPU, without which nothing
-        // reaches the slot, holds `ram`.
-        unsafe { vm.set_user_memory_region(region) }.map_err(refused("a memory slot"))?;
+fn supported_cpuid(kvm: &Kvm) -> Result<CpuId, BuildError> {
+    kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(refused("its CPUID table"))
+}
+
+/// Maps what the devices bring along, and gives it to KVM. Returns it with `ram` before it: all that devices may address.
+fn add_device_memory(
+    vm: &VmFd,
+    ram: &GuestRam,
+    plan: &Plan,
+    device_memory: &[Option<DeviceMemory>],
+) -> Result<GuestRam, BuildError> {
+    let mut all = ram.clone();
+    for (place, memory) in plan.pci.iter().zip(device_memory) {
+        let (Some(window), Some(memory)) = (place.memory, memory) else { continue };
+        let DeviceMemory::Image { file, .. } = memory;
+        let mapped = map_image(file, window.region)
+            .map_err(|source| BuildError::Image { device: place.name.clone(), source })?;
+        set_memory_slot(vm, window.memory_slot, &mapped)?;
+        all = all.insert_region(Arc::new(mapped)).map_err(|error| RamError::Layout(error.to_string()))?;
     }
-    Ok(())
+    Ok(all)
+}
+
+/// Gives KVM a region. What devices may not write the guest may not write either: KVM hands such accesses to us, and
+/// nobody answers at these addresses.
+fn set_memory_slot(vm: &VmFd, slot: u32, region: &GuestRegionMmap<()>) -> Result<(), BuildError> {
+    let region = kvm_userspace_memory_region {
+        slot,
+        flags: if is_writable(region) { 0 } else { KVM_MEM_READONLY },
+        guest_phys_addr: region.start_addr().0,
+        memory_size: region.len(),
+        userspace_addr: host_address(region),
+    };
+    // SAFETY: the region is mapped for as long as the machine's memory lives, and each vCPU, without which nothing
+    // reaches the slot, holds that.
+    unsafe { vm.set_user_memory_region(region) }.map_err(refused("a memory slot"))
 }
 
 fn refused(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> BuildError {

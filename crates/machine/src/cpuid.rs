@@ -16,6 +16,15 @@ const ECX_TSC_DEADLINE: u32 = 1 << 24;
 const ECX_HYPERVISOR: u32 = 1 << 31;
 const EDX_HYPER_THREADING: u32 = 1 << 28;
 
+/// Bits of a guest-physical address where the host does not say (AMD64 APM vol. 3, E.4.7; Intel SDM vol. 2A, CPUID).
+const ADDRESS_BITS_DEFAULT: u32 = 36;
+
+/// Bits of a guest-physical address.
+pub fn address_bits(supported: &CpuId) -> u32 {
+    let sizes = supported.as_slice().iter().find(|entry| entry.function == LEAF_AMD_SIZES);
+    sizes.map_or(ADDRESS_BITS_DEFAULT, |sizes| sizes.eax & 0xff)
+}
+
 /// CPUID of vCPU `id` of `cpus`: one socket, one thread a core. `tsc_khz`: frequency of the TSC, if known.
 pub fn for_vcpu(supported: &CpuId, id: u32, cpus: u32, tsc_khz: Option<u32>) -> CpuId {
     let mut entries: Vec<kvm_cpuid_entry2> = supported.as_slice().to_vec();
@@ -112,6 +121,13 @@ mod tests {
         assert_eq!(leaf(&cpuid, LEAF_AMD_SIZES, 0).ecx, 2 | 2 << 12);
         assert_eq!(leaf(&cpuid, LEAF_FREQUENCY, 0).eax, 2_600_000);
         assert_eq!(leaf(&cpuid, LEAF_HYPERVISOR, 0).eax, LEAF_FREQUENCY);
+    }
+
+    #[test]
+    fn a_host_says_how_far_addresses_reach() {
+        assert_eq!(address_bits(&CpuId::from_entries(&[]).unwrap()), ADDRESS_BITS_DEFAULT);
+        let sizes = kvm_cpuid_entry2 { function: LEAF_AMD_SIZES, eax: 0x0010_3028, ..Default::default() };
+        assert_eq!(address_bits(&CpuId::from_entries(&[sizes]).unwrap()), 40);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! 0xe000_0000      PCI configuration space (ECAM), bus 0
 //! 0xfec0_0000      I/O APIC, then local APICs
 //! 0x1_0000_0000    RAM, the rest
+//! after RAM        memory of devices, each at a multiple of 2 GiB, with a gap before it
 //! ```
 
 /// End of conventional memory.
@@ -39,6 +40,9 @@ pub const KVM_TSS: usize = 0xfffb_d000;
 pub const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
 /// RAM goes on here.
 pub const RAM_ABOVE_4G: u64 = 0x1_0000_0000;
+
+/// Where the memory of a device may start: Linux adds memory in blocks of up to 2 GiB, each at a multiple of its size.
+pub const DEVICE_MEMORY_ALIGNMENT: u64 = 2 << 30;
 
 /// Pins of the I/O APIC; message-signalled interrupts are numbered after them.
 pub const IO_APIC_PINS: u32 = 24;

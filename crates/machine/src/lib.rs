@@ -21,6 +21,6 @@ mod vcpu;
 pub use build::{BuildError, Hypervisor, Machine};
 pub use buses::Buses;
 pub use pci::PciBus;
-pub use plan::{DeviceNeed, Needs, PciSlot, Plan, PlanError, plan};
+pub use plan::{DeviceNeed, DeviceWindow, Needs, PciSlot, Plan, PlanError, plan};
 pub use routes::Routes;
 pub use vcpu::{Step, Vcpu, VcpuError};

@@ -22,6 +22,8 @@ pub struct DeviceNeed {
     pub name: String,
     /// MSI-X vectors.
     pub vectors: u16,
+    /// Size of the memory that it brings along; a multiple of the page size, not zero.
+    pub memory: Option<Bytes>,
 }
 
 /// What the machine has to have.
@@ -33,6 +35,8 @@ pub struct Needs {
     pub cpus: u32,
     /// Virtio devices in the order of their slots.
     pub devices: Vec<DeviceNeed>,
+    /// Bits of a guest-physical address on this host.
+    pub address_bits: u32,
 }
 
 /// Where one PCI device is.
@@ -46,6 +50,17 @@ pub struct PciSlot {
     pub bar: u32,
     /// Number of its first message-signalled interrupt.
     pub first_interrupt: u32,
+    /// The memory that the device brings along.
+    pub memory: Option<DeviceWindow>,
+}
+
+/// Where the memory of a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceWindow {
+    /// What the guest sees.
+    pub region: RamRegion,
+    /// KVM memory slot.
+    pub memory_slot: u32,
 }
 
 /// Every address, slot and interrupt of a machine.
@@ -77,6 +92,18 @@ pub enum PlanError {
     /// More interrupt vectors than KVM routes.
     #[error("the devices need {0} interrupts and KVM routes {ROUTES_MAX}: give them fewer queues")]
     Interrupts(u32),
+    /// The memory of a device does not fit behind the guest's RAM.
+    #[error("{name} needs {size} of guest addresses behind {ram} of memory, and on this host a guest's addresses end at {end}: give the VM less of either", end = Bytes(address_end(*.bits)))]
+    DeviceMemory {
+        /// Name of the device.
+        name: String,
+        /// Size of its memory.
+        size: Bytes,
+        /// Size of guest memory.
+        ram: Bytes,
+        /// Bits of a guest-physical address.
+        bits: u32,
+    },
 }
 
 /// Plans a machine.
@@ -87,7 +114,10 @@ pub fn plan(needs: &Needs) -> Result<Plan, PlanError> {
     if needs.cpus == 0 || needs.cpus > CPUS_MAX {
         return Err(PlanError::Cpus(needs.cpus));
     }
-    Ok(Plan { ram: plan_ram(needs.memory)?, cpus: needs.cpus, pci: plan_pci(&needs.devices)? })
+    let ram = plan_ram(needs.memory)?;
+    let mut pci = plan_pci(&needs.devices)?;
+    plan_device_memory(needs, &ram, &mut pci)?;
+    Ok(Plan { ram, cpus: needs.cpus, pci })
 }
 
 fn plan_ram(memory: Bytes) -> Result<Vec<RamRegion>, PlanError> {
@@ -118,9 +148,37 @@ fn plan_pci(devices: &[DeviceNeed]) -> Result<Vec<PciSlot>, PlanError> {
         let first_interrupt = next_interrupt;
         next_interrupt += u32::from(device.vectors);
         let bar = (layout::PCI_WINDOW_START + index as u64 * BAR_SIZE) as u32;
-        PciSlot { name: device.name.clone(), slot: index as u8 + 1, bar, first_interrupt }
+        PciSlot { name: device.name.clone(), slot: index as u8 + 1, bar, first_interrupt, memory: None }
     };
     Ok(devices.iter().enumerate().map(place).collect())
+}
+
+/// Puts the memory of the devices behind RAM, one after the other.
+fn plan_device_memory(needs: &Needs, ram: &[RamRegion], pci: &mut [PciSlot]) -> Result<(), PlanError> {
+    let end_of = |region: &RamRegion| region.start.0 + region.size.0;
+    let mut end = ram.iter().map(end_of).fold(layout::RAM_ABOVE_4G, u64::max);
+    let mut memory_slot = ram.len() as u32;
+    for (device, place) in needs.devices.iter().zip(pci) {
+        let Some(size) = device.memory else { continue };
+        // Past the end, not at it: no range of addresses leads from one kind of memory to another.
+        let start = (end + 1).next_multiple_of(layout::DEVICE_MEMORY_ALIGNMENT);
+        match start.checked_add(size.0) {
+            Some(window_end) if window_end <= address_end(needs.address_bits) => end = window_end,
+            _ => {
+                let (name, ram, bits) = (device.name.clone(), needs.memory, needs.address_bits);
+                return Err(PlanError::DeviceMemory { name, size, ram, bits });
+            }
+        }
+        let region = RamRegion { start: GuestAddress(start), size };
+        place.memory = Some(DeviceWindow { region, memory_slot });
+        memory_slot += 1;
+    }
+    Ok(())
+}
+
+/// The end of addresses of so many bits.
+fn address_end(bits: u32) -> u64 {
+    1_u64.checked_shl(bits).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -131,9 +189,50 @@ mod tests {
 
     fn needs(memory: Bytes, cpus: u32, vectors: &[u16]) -> Needs {
         let devices = vectors.iter().enumerate();
-        let devices =
-            devices.map(|(index, vectors)| DeviceNeed { name: format!("d{index}"), vectors: *vectors });
-        Needs { memory, cpus, devices: devices.collect() }
+        let devices = devices.map(|(index, vectors)| DeviceNeed {
+            name: format!("d{index}"),
+            vectors: *vectors,
+            memory: None,
+        });
+        Needs { memory, cpus, devices: devices.collect(), address_bits: 46 }
+    }
+
+    /// A machine whose devices bring along so many bytes of memory; zero: none.
+    fn with_device_memory(ram: Bytes, sizes: &[u64]) -> Needs {
+        let mut needs = needs(ram, 1, &vec![1; sizes.len()]);
+        for (device, size) in needs.devices.iter_mut().zip(sizes) {
+            device.memory = (*size != 0).then_some(Bytes(*size));
+        }
+        needs
+    }
+
+    #[test]
+    fn memory_of_devices_lies_behind_ram() {
+        let windows = |needs: &Needs| -> Vec<Option<(u64, u64, u32)>> {
+            let window = |slot: PciSlot| {
+                slot.memory.map(|window| (window.region.start.0, window.region.size.0, window.memory_slot))
+            };
+            plan(needs).unwrap().pci.into_iter().map(window).collect()
+        };
+        let (mib, gib) = (1 << 20, 1 << 30);
+        assert_eq!(
+            windows(&with_device_memory(Bytes::mib(128), &[0, 2 * mib, 2 * gib, 2 * mib])),
+            [None, Some((6 * gib, 2 * mib, 1)), Some((8 * gib, 2 * gib, 2)), Some((12 * gib, 2 * mib, 3))]
+        );
+        assert_eq!(windows(&with_device_memory(Bytes::gib(5), &[mib])), [Some((8 * gib, mib, 2))]);
+    }
+
+    #[test]
+    fn memory_of_a_device_has_to_be_addressable() {
+        let mut needs = with_device_memory(Bytes::mib(128), &[1 << 30]);
+        needs.address_bits = 36;
+        assert!(plan(&needs).is_ok());
+        for (bits, size) in [(32, 1 << 30), (36, 63 << 30), (64, u64::MAX - 4095)] {
+            needs.address_bits = bits;
+            needs.devices[0].memory = Some(Bytes(size));
+            let error = plan(&needs).unwrap_err();
+            assert!(matches!(error, PlanError::DeviceMemory { .. }), "{bits} {size}: {error}");
+        }
     }
 
     #[test]

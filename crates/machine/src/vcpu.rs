@@ -4,9 +4,10 @@
 use std::io;
 use std::sync::Arc;
 
-use kvm_bindings::kvm_run;
+use kvm_bindings::{KVM_EXIT_MEMORY_FAULT, kvm_run};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
-use napa_memory::GuestRam;
+use napa_memory::{GuestRam, is_writable};
+use vm_memory::GuestMemoryBackend as _;
 
 use crate::buses::Buses;
 
@@ -25,6 +26,17 @@ pub enum VcpuError {
     /// `KVM_RUN` failed.
     #[error("vCPU {0}: KVM_RUN failed: {1}")]
     Run(u32, #[source] io::Error),
+    /// There is no page behind an address that the guest has.
+    #[error(
+        "vCPU {id}: the host has no page for {}: the image of a --pmem has shrunk, or the host cannot read its swap",
+        .address.map_or("an address of the guest".into(), |address| format!("the guest's address {address:#x}"))
+    )]
+    NoPage {
+        /// Number of the vCPU.
+        id: u32,
+        /// Guest-physical address, where KVM tells.
+        address: Option<u64>,
+    },
     /// KVM gave up on an instruction, or the processor refused the vCPU's state.
     #[error("vCPU {id} at {rip:#x}: {reason}")]
     Stuck {
@@ -43,7 +55,7 @@ pub struct Vcpu {
     id: u32,
     buses: Arc<Buses>,
     page: RunPage,
-    _keeps: Arc<Keeps>,
+    keeps: Arc<Keeps>,
 }
 
 /// The page that KVM shares with us for one vCPU, for what the crate does not show of an exit.
@@ -69,13 +81,21 @@ pub(crate) struct Keeps {
     /// Interrupts by eventfd end when the VM's descriptor is closed.
     pub _vm: Arc<VmFd>,
     /// The memory slots point into it.
-    pub _ram: Arc<GuestRam>,
+    pub memory: Arc<GuestRam>,
+}
+
+impl Keeps {
+    /// Whether an address is that of an image, which the guest can only read.
+    fn is_image(&self, address: u64) -> bool {
+        let region = self.memory.find_region(vm_memory::GuestAddress(address));
+        region.is_some_and(|region| !is_writable(region))
+    }
 }
 
 impl Vcpu {
     pub(crate) fn new(mut fd: VcpuFd, id: u32, buses: Arc<Buses>, keeps: Arc<Keeps>) -> Self {
         let page = RunPage(fd.get_kvm_run());
-        Self { fd, id, buses, page, _keeps: keeps }
+        Self { fd, id, buses, page, keeps }
     }
 
     /// Number of the vCPU, which is its APIC id.
@@ -106,6 +126,10 @@ impl Vcpu {
                 Ok(VcpuExit::IoOut(port, data)) => {
                     data.chunks(self.page.io_size()).for_each(|item| self.buses.port_write(port, item));
                 }
+                // An image is read without leaving the guest, so its page is gone: KVM says it in two ways.
+                Ok(VcpuExit::MmioRead(address, _)) if self.keeps.is_image(address) => {
+                    return Err(VcpuError::NoPage { id: self.id, address: Some(address) });
+                }
                 Ok(VcpuExit::MmioRead(address, data)) => self.buses.memory_read(address, data),
                 Ok(VcpuExit::MmioWrite(address, data)) => self.buses.memory_write(address, data),
                 Ok(VcpuExit::Shutdown) => return Ok(Step::TripleFault),
@@ -121,6 +145,9 @@ impl Vcpu {
                 Err(error) if error.errno() == libc::EINTR => return Ok(Step::Interrupted),
                 // A vCPU that waits for its start-up message may come back without a reason.
                 Err(error) if error.errno() == libc::EAGAIN => {}
+                Err(error) if error.errno() == libc::EFAULT => {
+                    return Err(VcpuError::NoPage { id: self.id, address: self.fault_address() });
+                }
                 Err(error) => {
                     return Err(VcpuError::Run(self.id, io::Error::from_raw_os_error(error.errno())));
                 }
@@ -141,6 +168,16 @@ impl Vcpu {
             "met an internal error"
         };
         format!("KVM {what} (suberror {}, data {data:x?})", error.suberror)
+    }
+
+    /// The address without a page (KVM API §5, KVM_EXIT_MEMORY_FAULT).
+    fn fault_address(&mut self) -> Option<u64> {
+        let run = self.fd.get_kvm_run();
+        if run.exit_reason != KVM_EXIT_MEMORY_FAULT {
+            return None;
+        }
+        // SAFETY: KVM fills this member when the exit reason is KVM_EXIT_MEMORY_FAULT, which it is.
+        Some(unsafe { run.__bindgen_anon_1.memory_fault }.gpa)
     }
 
     fn stuck(&mut self, reason: String) -> VcpuError {

@@ -11,7 +11,7 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
 
 use crate::{GuestRam, host_address};
 
-/// Guest RAM with a mark for every page that was discarded.
+/// Guest RAM with a mark for every page that was discarded. What devices may address besides RAM is not among its pages.
 ///
 /// The mark says that napa gave the page's memory back to the host because the guest did not need it (balloon, free
 /// page reporting). The guest may touch such a page again at any time and then finds zeros, so a marked page that is

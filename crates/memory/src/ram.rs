@@ -5,7 +5,7 @@ use napa_units::{Bytes, GuestAddress};
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
 
-/// All RAM of one guest. Clones share the memory.
+/// Memory of one guest: its RAM, or all that its devices may address. Clones share the memory.
 pub type GuestRam = GuestMemoryMmap<()>;
 
 /// One contiguous piece of guest-physical RAM.

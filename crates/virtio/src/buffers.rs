@@ -1,8 +1,9 @@
 //! The memory of a request, as vectors that the host's system calls take.
 #![allow(unsafe_code)] // An I/O vector is handed to the kernel, thus to any thread.
 
-use napa_memory::GuestRam;
-use vm_memory::{Address, GuestAddress, GuestMemoryBackend, VolatileSlice};
+use napa_memory::{GuestRam, is_writable};
+use virtio_queue::desc::split::Descriptor;
+use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion, VolatileSlice};
 
 use crate::{Chain, Queue};
 
@@ -18,6 +19,9 @@ pub enum BuffersError {
     /// A descriptor names memory that the guest does not have.
     #[error("a request names memory the guest does not have: {1} bytes at {0:#x}")]
     Outside(u64, u32),
+    /// A descriptor wants memory written that the guest cannot write either.
+    #[error("a request wants {1} bytes at {0:#x} written, where memory is read-only")]
+    ReadOnly(u64, u32),
     /// The chain does not end, or has more pieces than any request needs.
     #[error("a request has more than {VECTORS_MAX} pieces")]
     TooMany,
@@ -56,7 +60,7 @@ impl Buffers {
             if self.readable.len() + self.writable.len() == VECTORS_MAX {
                 return Err(BuffersError::TooMany);
             }
-            let piece = piece(memory, descriptor.addr(), descriptor.len())?;
+            let piece = piece(memory, &descriptor)?;
             if descriptor.is_write_only() {
                 self.writable.push(piece);
             } else if self.writable.is_empty() {
@@ -170,9 +174,15 @@ fn total(vectors: &[IoVec]) -> u64 {
     vectors.iter().map(|vector| vector.iov_len as u64).sum()
 }
 
-fn piece(memory: &GuestRam, address: GuestAddress, length: u32) -> Result<IoVec, BuffersError> {
+fn piece(memory: &GuestRam, descriptor: &Descriptor) -> Result<IoVec, BuffersError> {
+    let (address, length) = (descriptor.addr(), descriptor.len());
     let outside = || BuffersError::Outside(address.raw_value(), length);
-    let slice = memory.get_slice(address, length as usize).map_err(|_| outside())?;
+    let region = memory.find_region(address).ok_or_else(outside)?;
+    if descriptor.is_write_only() && !is_writable(region) {
+        return Err(BuffersError::ReadOnly(address.raw_value(), length));
+    }
+    let offset = region.to_region_addr(address).ok_or_else(outside)?;
+    let slice = region.get_slice(offset, length as usize).map_err(|_| outside())?;
     Ok(IoVec { iov_base: slice.ptr_guard_mut().as_ptr().cast(), iov_len: slice.len() })
 }
 

@@ -1,9 +1,11 @@
 //! What a device is.
 
+use std::fs::File;
 use std::sync::{Arc, Mutex};
 
 use napa_memory::{GuestRam, PageStates};
 use napa_sys::reactor::Worker;
+use napa_units::{Bytes, GuestAddress};
 
 use crate::{Health, Interrupt, Queue};
 
@@ -43,11 +45,32 @@ pub enum Placement {
 /// A worker and its place.
 pub type Placed = (Placement, Box<dyn Worker>);
 
+/// Guest-physical memory that a device brings along, besides the guest's RAM.
+#[derive(Clone, Debug)]
+pub enum DeviceMemory {
+    /// What a file holds, then zeros. The guest reads it; what it writes is dropped.
+    Image {
+        /// The file; its pages are shared with all who map it.
+        file: Arc<File>,
+        /// Size of the memory, at least that of the file; a multiple of the page size.
+        size: Bytes,
+    },
+}
+
+impl DeviceMemory {
+    /// How much of the guest's address space it takes.
+    pub const fn size(&self) -> Bytes {
+        match self {
+            Self::Image { size, .. } => *size,
+        }
+    }
+}
+
 /// What a driver that is ready gives its device.
 pub struct Activation {
-    /// The guest's RAM.
+    /// All memory that the device may address: RAM, and what devices bring along.
     pub memory: Arc<GuestRam>,
-    /// The pages of that RAM, for devices through which the guest gives memory back.
+    /// The pages of the guest's RAM, for devices through which the guest gives memory back.
     pub pages: Arc<PageStates>,
     /// Features that both sides accepted.
     pub features: u64,
@@ -64,7 +87,7 @@ pub trait Device: Send {
     /// Name in messages and statistics, such as `disk0`.
     fn name(&self) -> &str;
 
-    /// Device id (VIRTIO 1.3 §5): 1 network, 2 block, 3 console, 4 entropy, 19 socket.
+    /// Device id (VIRTIO 1.3 §5): 1 network, 2 block, 3 console, 4 entropy, 19 socket, 27 persistent memory.
     fn id(&self) -> u16;
 
     /// Largest size of each queue; powers of two, at most 32768.
@@ -72,6 +95,16 @@ pub trait Device: Send {
 
     /// Device features offered, without those of the transport.
     fn features(&self) -> u64;
+
+    /// Memory that the device brings along; most have none.
+    fn memory(&self) -> Option<DeviceMemory> {
+        None
+    }
+
+    /// The device's [`memory`](Self::memory) is seen by the guest from `start` on. Told once, before anything else.
+    fn place_memory(&mut self, start: GuestAddress) {
+        let _ = start;
+    }
 
     /// Reads the configuration space. Bytes past its end are zero.
     fn read_config(&self, offset: u64, data: &mut [u8]);

@@ -25,7 +25,8 @@ mod threads;
 pub use buffers::{Buffers, BuffersError, IoVec, StatusByte};
 pub use bus::BusDevice;
 pub use device::{
-    Activation, Device, DeviceError, Feature, Placed, Placement, SharedDevice, read_config_bytes,
+    Activation, Device, DeviceError, DeviceMemory, Feature, Placed, Placement, SharedDevice,
+    read_config_bytes,
 };
 pub use health::{DeviceMonitor, Health};
 pub use interrupt::{Interrupt, MsiMessage, Platform, VectorTable};

@@ -34,7 +34,8 @@ pub struct Assembly {
 
 /// Builds the machine and starts its vCPUs.
 pub fn assemble(opened: &Opened, events: &Events, threads: &Threads) -> Result<Assembly, RunError> {
-    let machine = Machine::build(&opened.hypervisor, opened.plan.clone())?;
+    let device_memory: Vec<_> = opened.devices.iter().map(|plugged| plugged.memory.clone()).collect();
+    let machine = Machine::build(&opened.hypervisor, opened.plan.clone(), &device_memory)?;
     if opened.config.huge_pages {
         prefer_huge_pages(machine.ram());
     }
@@ -82,6 +83,7 @@ fn populate(
     let mut monitors = Vec::new();
     for (plugged, place) in opened.devices.iter().zip(&opened.plan.pci) {
         let parts = TransportParts {
+            memory: Arc::clone(machine.memory()),
             pages: Arc::clone(machine.pages()),
             threads: threads.clone(),
             platform: Arc::clone(machine.routes()) as Arc<dyn Platform>,

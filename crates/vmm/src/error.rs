@@ -40,9 +40,10 @@ impl From<BuildError> for RunError {
     fn from(error: BuildError) -> Self {
         match error {
             // Without a usable /dev/kvm there is nothing that trying again could help.
-            BuildError::Open { .. } | BuildError::Version(_) | BuildError::Ram(_) => {
-                Self::BadInput(error.to_string())
-            }
+            BuildError::Open { .. }
+            | BuildError::Version(_)
+            | BuildError::Ram(_)
+            | BuildError::Image { .. } => Self::BadInput(error.to_string()),
             BuildError::Boot(BootError::Write(..)) => Self::Host(error.to_string()),
             BuildError::Boot(_) => Self::BadInput(error.to_string()),
             BuildError::Kvm(..) | BuildError::Acpi(_) => Self::Host(error.to_string()),

@@ -13,8 +13,8 @@ use napa_sys::cgroup::GroupFiles;
 use napa_sys::host::{KvmModule, Root};
 use napa_sys::reactor::Worker;
 use napa_units::Bytes;
-use napa_virtio::SharedDevice;
 use napa_virtio::pci::Transport;
+use napa_virtio::{DeviceMemory, SharedDevice};
 
 use crate::error::RunError;
 use crate::memory::{Means, Sharing, SharingOwner};
@@ -46,6 +46,8 @@ pub struct Plugged {
     /// Virtio device id.
     pub id: u16,
     pub device: SharedDevice,
+    /// The memory that it brings along.
+    pub memory: Option<DeviceMemory>,
 }
 
 impl Opened {
@@ -71,16 +73,25 @@ impl Opened {
         let sensors = Arc::new(sensors);
         let (console, worker) = ConsoleBackend::open(&config.console, on_command)?;
         let balloon = balloon(config)?;
-        let mut needs = Needs { memory: config.memory, cpus: config.cpus, devices: Vec::new() };
-        let mut devices = Vec::new();
+        let address_bits = hypervisor.address_bits()?;
+        let mut needs = Needs { memory: config.memory, cpus: config.cpus, devices: Vec::new(), address_bits };
+        let mut opened_devices = Vec::new();
         let context = Context { config, console: &console, balloon: balloon.as_ref() };
         for device in catalog::open_all(&context)? {
             let vectors = Transport::vectors(device.queue_sizes().len());
-            needs.devices.push(DeviceNeed { name: device.name().to_owned(), vectors });
-            devices.push(Plugged { id: device.id(), device: Arc::new(Mutex::new(device)) });
+            let (name, memory) = (device.name().to_owned(), device.memory());
+            needs.devices.push(DeviceNeed { name, vectors, memory: memory.as_ref().map(DeviceMemory::size) });
+            opened_devices.push((device, memory));
         }
         let plan = plan(&needs)?;
         let sharing = Sharing::open(config)?;
+        let devices = opened_devices.into_iter().zip(&plan.pci).map(|((mut device, memory), place)| {
+            if let Some(window) = place.memory {
+                device.place_memory(window.region.start);
+            }
+            Plugged { id: device.id(), device: Arc::new(Mutex::new(device)), memory }
+        });
+        let devices = devices.collect();
         let config = Arc::new(config.clone());
         let opened = Self {
             config,

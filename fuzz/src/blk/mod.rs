@@ -84,6 +84,7 @@ impl<'a> Session<'a> {
     fn new(host: &'a Host, disk: &'a Disk) -> Self {
         let ram = Ram::new();
         let parts = TransportParts {
+            memory: Arc::clone(ram.pages().ram()),
             pages: ram.pages(),
             threads: host.threads.clone(),
             platform: Arc::new(FakeKvm::new(IO_APIC_PINS..IO_APIC_PINS + 3)),

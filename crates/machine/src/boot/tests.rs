@@ -75,7 +75,7 @@ fn boot(
     cmdline: &str,
     runs_ring_0: bool,
 ) -> Result<Loaded, BootError> {
-    let plan = plan(&Needs { memory: MEMORY, cpus: 1, devices: Vec::new() }).unwrap();
+    let plan = plan(&Needs { memory: MEMORY, cpus: 1, devices: Vec::new(), address_bits: 46 }).unwrap();
     let ram = allocate(&plan.ram).unwrap();
     let source =
         Source { kernel: KernelImage::Embedded(image), initrd, cmdline, runs_ring_0: &|| runs_ring_0 };
@@ -188,7 +188,7 @@ fn a_command_line_has_an_end() {
 
 #[test]
 fn a_kernel_file_can_be_loaded_again_for_a_reboot() {
-    let plan = plan(&Needs { memory: MEMORY, cpus: 1, devices: Vec::new() }).unwrap();
+    let plan = plan(&Needs { memory: MEMORY, cpus: 1, devices: Vec::new(), address_bits: 46 }).unwrap();
     for (name, image) in [("elf", elf(4096, &[PVH])), ("bzimage", bzimage(0x10_0000))] {
         let kernel = TemporaryFile::new(name, &image);
         let source =

@@ -1,13 +1,12 @@
 use std::sync::Arc;
 
-use napa_memory::{RamRegion, allocate};
+use napa_memory::{RamRegion, allocate, map_image};
 use napa_units::{Bytes, GuestAddress as Address_};
 use proptest::prelude::*;
 use virtio_queue::desc::RawDescriptor;
-use virtio_queue::desc::split::Descriptor;
 use virtio_queue::mock::MockSplitQueue;
 use virtio_queue::{Queue as Ring, QueueT};
-use vm_memory::Bytes as _;
+use vm_memory::{Bytes as _, GuestAddress};
 
 use super::*;
 
@@ -53,6 +52,21 @@ fn a_request_is_split_into_header_data_and_status() {
     assert_eq!(buffers.write(b"12345"), 4);
     assert_eq!(ram.read_obj::<[u8; 4]>(GuestAddress(0x200)).unwrap(), *b"1234");
     assert!(buffers.take_header::<5>().is_none(), "only four bytes are left");
+}
+
+#[test]
+fn memory_that_the_guest_cannot_write_is_read_only_to_devices_too() {
+    const IMAGE: u64 = 1 << 32;
+    let mut file = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut file, b"image").unwrap();
+    let region = RamRegion { start: Address_(IMAGE), size: Bytes(4096) };
+    let image = Arc::new(map_image(&file, region).unwrap());
+    let memory = Arc::new(ram().insert_region(image).unwrap());
+    let mut buffers = fill(&memory, &[(IMAGE, 5, 0), (0x100, 1, WRITE)]).unwrap();
+    assert_eq!(&buffers.take_header::<5>().unwrap(), b"image");
+    let error = fill(&memory, &[(0x100, 1, WRITE), (IMAGE + 5, 1, WRITE)]).err();
+    assert_eq!(error, Some(BuffersError::ReadOnly(IMAGE + 5, 1)));
+    assert_eq!(fill(&memory, &[(IMAGE, 4097, 0)]).err(), Some(BuffersError::Outside(IMAGE, 4097)));
 }
 
 #[test]

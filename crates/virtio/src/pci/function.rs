@@ -4,10 +4,11 @@ use std::io;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use napa_memory::PageStates;
+use napa_memory::{GuestRam, PageStates, is_writable};
 use napa_sys::reactor::{Handle, WorkerId};
 use napa_units::GuestAddress;
 use virtio_queue::QueueT;
+use vm_memory::GuestMemoryBackend as _;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::common::{Common, Request};
@@ -22,7 +23,9 @@ use crate::{
 
 /// What a transport needs besides its device.
 pub struct TransportParts {
-    /// The guest's RAM.
+    /// All memory that the device may address.
+    pub memory: Arc<GuestRam>,
+    /// The pages of the guest's RAM.
     pub pages: Arc<PageStates>,
     /// Where workers run.
     pub threads: Threads,
@@ -245,7 +248,7 @@ impl State {
         let queues =
             (0..self.doorbells.len()).map(|index| self.queue(index, features)).collect::<Result<_, _>>()?;
         let activation = Activation {
-            memory: Arc::clone(self.parts.pages.ram()),
+            memory: Arc::clone(&self.parts.memory),
             pages: Arc::clone(&self.parts.pages),
             features,
             queues,
@@ -264,18 +267,20 @@ impl State {
         }
         let broken = |problem: &dyn std::fmt::Display| format!("queue {index} cannot be used: {problem}");
         let ring = setup.ring(features).map_err(|error| broken(&error))?;
-        if !ring.is_valid(self.parts.pages.ram().as_ref()) {
+        let memory = &self.parts.memory;
+        if !ring.is_valid(memory.as_ref()) {
             return Err(broken(&"its rings are not in the guest's memory"));
+        }
+        // A valid ring lies in one region: there are gaps between regions.
+        if memory
+            .find_region(vm_memory::GuestAddress(ring.used_ring()))
+            .is_none_or(|region| !is_writable(region))
+        {
+            return Err(broken(&"its used ring is in memory that cannot be written"));
         }
         let doorbell = self.doorbells[index].try_clone().map_err(|error| broken(&error))?;
         let interrupt = Interrupt::new(Arc::clone(&self.vectors), Arc::clone(&setup.vector));
-        Ok(Some(Queue::new(
-            ring,
-            Arc::clone(self.parts.pages.ram()),
-            doorbell,
-            interrupt,
-            self.health.clone(),
-        )))
+        Ok(Some(Queue::new(ring, Arc::clone(memory), doorbell, interrupt, self.health.clone())))
     }
 
     fn place(&mut self, (placement, worker): Placed) -> Result<(), String> {

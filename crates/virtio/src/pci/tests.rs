@@ -2,7 +2,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use napa_memory::{GuestRam, PageStates, RamRegion, allocate};
+use napa_memory::{GuestRam, PageStates, RamRegion, allocate, map_image};
 use napa_sys::reactor::{self, Io, Worker};
 use napa_units::{Bytes, GuestAddress};
 use proptest::prelude::*;
@@ -97,6 +97,10 @@ impl Worker for EchoWorker {
     }
 }
 
+/// An image of the host behind RAM.
+const IMAGE: u64 = 1 << 32;
+const IMAGE_BYTES: u64 = 0x2000;
+
 struct Bench {
     function: Transport,
     record: Arc<Record>,
@@ -111,7 +115,12 @@ impl Bench {
         let (control, _detached) = reactor::spawn("test").unwrap();
         let record = Arc::new(Record::default());
         let is_reset = Arc::default();
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(IMAGE_BYTES).unwrap();
+        let image = RamRegion { start: GuestAddress(IMAGE), size: Bytes(IMAGE_BYTES) };
+        let image = Arc::new(map_image(&file, image).unwrap());
         let parts = TransportParts {
+            memory: Arc::new(ram.insert_region(image).unwrap()),
             pages: Arc::new(PageStates::new(Arc::clone(&ram))),
             threads: Threads::new(control.clone(), 1),
             platform: Arc::clone(&record) as Arc<dyn Platform>,
@@ -244,6 +253,20 @@ fn rings_outside_memory_need_a_reset() {
     assert_eq!(bench.status() & 0x40, 0x40);
     bench.write(0x14, 1, 0);
     assert_eq!(bench.status(), 0, "the guest can try again");
+}
+
+#[test]
+fn a_used_ring_in_memory_that_cannot_be_written_needs_a_reset() {
+    let bench = Bench::new();
+    for (descriptors, available, used, is_taken) in
+        [(0x1000, 0x2000, IMAGE, false), (IMAGE, IMAGE + 0x1000, 0x1000, true)]
+    {
+        bench.negotiate(VERSION_1);
+        bench.set_queue(0, descriptors, available, used);
+        bench.write(0x14, 1, 0xf);
+        assert_eq!(bench.status() & 0x40 == 0, is_taken, "used ring at {used:#x}");
+        bench.write(0x14, 1, 0);
+    }
 }
 
 #[test]
