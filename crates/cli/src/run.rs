@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use napa_api::config::{
-    BalloonConfig, CgroupConfig, ConsoleConfig, DiskConfig, NetConfig, OnReboot, ShareConfig, VsockConfig,
+    BalloonConfig, CgroupConfig, ConsoleConfig, DiskConfig, NetConfig, OnReboot, PmemConfig, ShareConfig,
+    VsockConfig,
 };
 use napa_api::{Exit, VmConfig, control};
 use napa_units::Bytes;
@@ -20,7 +21,7 @@ const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// The flags of a VM. A flag that is not given leaves what the file says, or the default.
 #[derive(Args, Debug, Default)]
 pub struct RunArgs {
-    /// Take the VM from a TOML file first; flags override it, --disk and --net add to it
+    /// Take the VM from a TOML file first; flags override it, --disk, --net and --pmem add to it
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Name of the VM: letters, digits, '.', '_', '-'. A named VM listens for 'napa stop NAME' and the like
@@ -59,6 +60,9 @@ pub struct RunArgs {
     /// Disk: path=FILE[,readonly][,format=raw][,cache=none|writeback][,queues=N][,serial=TEXT]; repeatable
     #[arg(long = "disk", value_name = "KEY=VALUE,...")]
     pub disks: Vec<DiskConfig>,
+    /// Read-only image in the guest's memory, shared with all VMs that have it: path=FILE; repeatable
+    #[arg(long = "pmem", value_name = "KEY=VALUE,...")]
+    pub pmems: Vec<PmemConfig>,
     /// Network card: tap=NAME[,mac=ADDRESS][,queues=N][,mtu=BYTES]; repeatable
     #[arg(long = "net", value_name = "KEY=VALUE,...")]
     pub nets: Vec<NetConfig>,
@@ -144,6 +148,7 @@ impl RunArgs {
         replace_optional(&mut config.share, self.share);
         config.disks.extend(self.disks);
         config.nets.extend(self.nets);
+        config.pmems.extend(self.pmems);
         Ok(config)
     }
 }
@@ -264,7 +269,8 @@ mod tests {
         let optional = optional.into_iter().filter_map(|(flag, value)| value.map(|value| (flag, value)));
         let disks = config.disks.iter().map(|disk| ("disk", disk.to_string()));
         let nets = config.nets.iter().map(|net| ("net", net.to_string()));
-        let all = optional.chain(always).chain(disks).chain(nets);
+        let pmems = config.pmems.iter().map(|pmem| ("pmem", pmem.to_string()));
+        let all = optional.chain(always).chain(disks).chain(nets).chain(pmems);
         all.map(|(flag, value)| format!("--{flag}={value}")).collect()
     }
 
@@ -306,7 +312,7 @@ mod tests {
 
         #[test]
         fn flags_that_repeat_a_file_lose_nothing(expected in napa_api::config::strategies::config()) {
-            let devices_in_flags = VmConfig { disks: vec![], nets: vec![], ..expected.clone() };
+            let devices_in_flags = VmConfig { disks: vec![], nets: vec![], pmems: vec![], ..expected.clone() };
             let mut words = words("--config f");
             words.extend(flags(&devices_in_flags));
             prop_assert_eq!(config(&words, &expected.to_toml().unwrap()).unwrap(), expected);

@@ -38,6 +38,7 @@ fn prepare(folder: &Path) {
     fs::write(folder.join("odd"), vec![0; 1000]).unwrap();
     fs::write(folder.join("wrong.toml"), "cpus = 1\nmemroy = '1G'\n").unwrap();
     fs::write(folder.join("two.toml"), "[[disk]]\npath = 'disk'\n").unwrap();
+    fs::File::create(folder.join("vast")).unwrap().set_len(12 << 40).unwrap();
     fs::create_dir(folder.join("folder")).unwrap();
 }
 
@@ -79,6 +80,7 @@ fn words_that_contradict_each_other_are_refused() {
     check(&["run", "--name", "web", "--cpus", "0"], "--cpus 0 is out of range");
     check(&["run", "--initrd", "text"], "--initrd needs --kernel");
     check(&["run", "--disk", "path=disk", "--disk", "path=./disk"], "is there twice");
+    check(&["run", "--disk", "path=disk", "--pmem", "path=./disk"], "is also a --disk");
     check(&["run", "--config", "two.toml", "--disk", "path=disk"], "is there twice");
     check(&["run", "--net", "tap=a", "--net", "tap=a"], "is there twice");
     check(&["run", "--net", "tap=a,mac=01:00:00:00:00:00"], "is a multicast address");
@@ -119,6 +121,10 @@ fn images_that_cannot_be_used_are_named() {
     for image in ["absent", "folder", "odd", "empty"] {
         check(&["run", "--disk", &format!("path={image}")], image);
     }
+    for (image, words) in [("absent", "does not exist"), ("folder", "is a folder"), ("empty", "is empty")] {
+        check(&["run", "--pmem", &format!("path={image}")], &format!("--pmem {image} {words}"));
+    }
+    check(&["run", "--pmem", "path=vast"], "--pmem vast is too large");
     check(&["run", "--memory", "4K"], "--memory 4K");
     check(&["run", "--memory", "60T"], "is more than this host has");
     check(&["run", "--console", "file=absent/console"], "absent/console");

@@ -15,6 +15,7 @@ const CATALOG: &[Open] = &[
     crate::rng::open,
     crate::vsock::open,
     crate::balloon::open,
+    crate::pmem::open,
 ];
 
 /// Opens all devices that the configuration asks for.

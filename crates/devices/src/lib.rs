@@ -10,6 +10,7 @@ pub mod blk;
 pub mod catalog;
 pub mod console;
 pub mod net;
+pub mod pmem;
 pub mod ports;
 pub mod rng;
 pub mod serial;
@@ -18,6 +19,7 @@ pub mod vsock;
 
 mod exit_port;
 mod i8042;
+mod image_lock;
 mod open;
 mod pvpanic;
 mod rtc;

@@ -25,6 +25,7 @@ pub(crate) const MODULES: &[&str] = &[
     "virtio_balloon",
     "virtio_mem",
     "virtio_pmem",
+    "nd_pmem",
     "vmw_vsock_virtio_transport",
     "pvpanic_mmio",
     "pvpanic_pci",
@@ -39,8 +40,7 @@ pub(crate) const MODULES: &[&str] = &[
 ];
 
 /// What every guest loads: the rest is there for `modprobe`.
-const LOADED: &str =
-    "virtio_pci virtio_blk virtio_net virtio_console virtio_rng virtio_balloon button evdev crc32c_intel";
+const LOADED: &str = "virtio_pci virtio_blk virtio_net virtio_console virtio_rng virtio_balloon virtio_pmem nd_pmem button evdev crc32c_intel";
 
 const INIT: &str = r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin

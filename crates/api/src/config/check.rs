@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use napa_units::{Bytes, PAGE_SIZE};
 
-use super::{ConsoleConfig, DiskConfig, MacAddress, NetConfig, ShareConfig, VmConfig};
+use super::{ConsoleConfig, DiskConfig, MacAddress, NetConfig, PmemConfig, ShareConfig, VmConfig};
 
 /// The most vCPUs of a VM.
 pub const CPUS_MAX: u32 = 64;
@@ -85,6 +85,11 @@ pub enum ConfigError {
         "--disk path={0} is there twice, and a writer must have its image alone: remove one, or make both readonly"
     )]
     SameDisk(String),
+    /// An image in memory that a disk of the same VM would write.
+    #[error(
+        "--pmem path={0} is also a --disk, which would write to it: remove one, or make the disk readonly"
+    )]
+    PmemIsDisk(String),
     /// A disk's serial number is not one.
     #[error("--disk serial={0:?} cannot be a serial number: use 1 to 20 printable ASCII characters")]
     Serial(String),
@@ -162,6 +167,7 @@ impl VmConfig {
         self.check_paths()?;
         self.disks.iter().try_for_each(check_disk)?;
         check_disks_apart(&self.disks)?;
+        self.pmems.iter().try_for_each(|pmem| check_pmem(pmem, &self.disks))?;
         self.nets.iter().try_for_each(check_net)?;
         self.check_nets_apart()
     }
@@ -280,6 +286,15 @@ fn check_disks_apart(disks: &[DiskConfig]) -> Result<(), ConfigError> {
         }
     }
     Ok(())
+}
+
+fn check_pmem(pmem: &PmemConfig, disks: &[DiskConfig]) -> Result<(), ConfigError> {
+    check_not_empty("--pmem path", Some(&pmem.path))?;
+    let path = plain(&pmem.path);
+    match disks.iter().any(|disk| !disk.readonly && plain(&disk.path) == path) {
+        true => Err(ConfigError::PmemIsDisk(pmem.path.display().to_string())),
+        false => Ok(()),
+    }
 }
 
 fn check_net(net: &NetConfig) -> Result<(), ConfigError> {

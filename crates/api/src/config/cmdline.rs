@@ -15,7 +15,8 @@ impl VmConfig {
         }
     }
 
-    /// Linux prints on the serial port, and its root is the first disk. An initial RAM disk that looks for a
+    /// Linux prints on the serial port, and its root is the first disk, or the first image in memory where there is no
+    /// disk. An initial RAM disk that looks for a
     /// root finds it by the same words; one that does not ignores them.
     fn linux_cmdline(&self) -> String {
         let console = match self.console {
@@ -26,6 +27,7 @@ impl VmConfig {
             true => "root=/dev/vda ro",
             false => "root=/dev/vda rw",
         });
+        let root = root.or(self.pmems.first().map(|_| "root=/dev/pmem0 ro rootflags=dax"));
         [console, root].into_iter().flatten().collect::<Vec<_>>().join(" ")
     }
 }
@@ -44,6 +46,7 @@ mod tests {
                 "initrd" => config.initrd = Some("initrd".into()),
                 "given" => config.cmdline = Some("quiet".into()),
                 "none" => config.cmdline = Some(String::new()),
+                "pmem" => config.pmems.push("path=p".parse().unwrap()),
                 disk => config.disks.push(disk.parse().unwrap()),
             }
         }
@@ -58,6 +61,8 @@ mod tests {
         check("path=a,readonly path=b", "console=ttyS0 root=/dev/vda ro");
         check("path=a initrd", "console=ttyS0 root=/dev/vda rw");
         check("path=a off", "root=/dev/vda rw");
+        check("pmem pmem", "console=ttyS0 root=/dev/pmem0 ro rootflags=dax");
+        check("pmem path=a", "console=ttyS0 root=/dev/vda rw");
         check("off", "");
     }
 

@@ -79,6 +79,9 @@ pub struct VmConfig {
     /// Network cards, in the order of their PCI slots.
     #[serde(rename = "net")]
     pub nets: Vec<NetConfig>,
+    /// Images in memory, in the order of their PCI slots.
+    #[serde(rename = "pmem")]
+    pub pmems: Vec<PmemConfig>,
 }
 
 impl VmConfig {
@@ -125,6 +128,7 @@ impl Default for VmConfig {
             vsock: None,
             disks: Vec::new(),
             nets: Vec::new(),
+            pmems: Vec::new(),
         }
     }
 }
@@ -187,6 +191,14 @@ pub struct NetConfig {
     /// MTU told to the guest, 68 to 65535 bytes.
     #[serde(default)]
     pub mtu: Option<u16>,
+}
+
+/// One read-only image that the guest has in memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PmemConfig {
+    /// Image file or block device.
+    pub path: PathBuf,
 }
 
 /// The vsock device.

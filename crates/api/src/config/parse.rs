@@ -7,7 +7,8 @@ use std::str::FromStr;
 use super::check::{MTU_MIN, QUEUES_MAX, VSOCK_CID_MAX, VSOCK_CID_MIN};
 use super::words::{Word, WordError, Writer, parse_number, split};
 use super::{
-    BalloonConfig, CacheMode, ConsoleConfig, DiskConfig, DiskFormat, NetConfig, OnReboot, VsockConfig,
+    BalloonConfig, CacheMode, ConsoleConfig, DiskConfig, DiskFormat, NetConfig, OnReboot, PmemConfig,
+    VsockConfig,
 };
 
 const A_FILE: &str = "the name of a file";
@@ -132,6 +133,26 @@ impl fmt::Display for NetConfig {
         if let Some(mtu) = self.mtu {
             words.value("mtu", mtu);
         }
+        f.write_str(&words.finish())
+    }
+}
+
+impl FromStr for PmemConfig {
+    type Err = WordError;
+
+    fn from_str(text: &str) -> Result<Self, WordError> {
+        let mut path = None;
+        for word in split(text, &["path"])? {
+            path = Some(PathBuf::from(word.value(A_FILE)?));
+        }
+        Ok(Self { path: path.ok_or(WordError::Missing { key: "path", allowed: A_FILE })? })
+    }
+}
+
+impl fmt::Display for PmemConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut words = Writer::default();
+        words.value("path", self.path.display());
         f.write_str(&words.finish())
     }
 }
@@ -327,6 +348,11 @@ mod tests {
                 "'tty' is not a console: write stdio, off, file=FILE or socket=SOCKET",
             ),
             (error::<BalloonConfig>("none"), "'none' is not a choice: write on, no-reporting or off"),
+            (
+                error::<PmemConfig>("root.img"),
+                "unknown key 'root.img', did you mean 'path=root.img'?; the keys are path",
+            ),
+            (error::<PmemConfig>(""), "'path' is missing: add 'path=...' with the name of a file"),
             (error::<OnReboot>("halt"), "'halt' is not a choice: write restart or exit"),
         ] {
             assert_eq!(found, expected);

@@ -9,15 +9,24 @@ use proptest::prelude::*;
 
 use super::{
     BalloonConfig, CacheMode, CgroupConfig, ConsoleConfig, DiskConfig, DiskFormat, MacAddress, NetConfig,
-    OnReboot, ShareConfig, VmConfig, VsockConfig,
+    OnReboot, PmemConfig, ShareConfig, VmConfig, VsockConfig,
 };
 
 /// Any configuration whose words have the right shape; whether they contradict each other is another matter.
 pub fn config() -> impl Strategy<Value = VmConfig> {
     let boot = (option::of(path()), option::of(path()), option::of("[ -~]{0,40}"));
     let shape = (option::of("[a-zA-Z0-9][a-zA-Z0-9._-]{0,20}"), 0..=1_u64 << 46, any::<u32>(), any::<bool>());
-    let devices =
-        (vec(disk(), 0..3), vec(net(), 0..3), option::of(vsock()), any::<bool>(), console(), balloon());
+    let pmem = path().prop_map(|path| PmemConfig { path });
+    let pmems = vec(pmem, 0..3);
+    let devices = (
+        vec(disk(), 0..3),
+        vec(net(), 0..3),
+        option::of(vsock()),
+        any::<bool>(),
+        console(),
+        balloon(),
+        pmems,
+    );
     let control = (any::<bool>(), any::<u32>(), option::of(path()), any::<bool>());
     let group = (option::of(cgroup()), option::of(size()), option::of(size()));
     let share = option::of(share());
@@ -37,6 +46,7 @@ pub fn config() -> impl Strategy<Value = VmConfig> {
             rng: devices.3,
             console: devices.4,
             balloon: devices.5,
+            pmems: devices.6,
             on_reboot: if control.0 { OnReboot::Restart } else { OnReboot::Exit },
             stop_timeout_s: control.1,
             api_socket: control.2,

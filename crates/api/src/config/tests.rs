@@ -90,6 +90,22 @@ fn a_writer_has_its_image_alone() {
 }
 
 #[test]
+fn an_image_in_memory_has_no_writer() {
+    let words = |disk: &str, pmem: &str, expected: &str| {
+        check(
+            |config| {
+                config.disks = vec![disk.parse().unwrap()];
+                config.pmems = vec![pmem.parse().unwrap(); 2];
+            },
+            expected,
+        );
+    };
+    words("path=a", "path=b", "");
+    words("path=a,readonly", "path=a", "");
+    words("path=./a", "path=a", "--pmem path=a is also a --disk, which would write to it");
+}
+
+#[test]
 fn each_network_card_has_a_tap_and_an_address_of_its_own() {
     nets(&["tap=a", "tap=b"], "");
     nets(&["tap=a", "tap=a"], "--net tap=a is there twice");
@@ -118,6 +134,7 @@ fn what_only_a_file_can_say_is_checked_too() {
         ("[[disk]]\npath = 'a'\nserial = ''", "cannot be a serial number"),
         ("[[net]]\ntap = 'a'\nqueues = 65", "--net queues=65 is out of range"),
         ("[[net]]\ntap = 'a'\nmtu = 10", "--net mtu=10 is out of range"),
+        ("[[pmem]]\npath = ''", "--pmem path has an empty path"),
         ("vsock = { cid = 2, path = 'v' }", "--vsock cid=2 is reserved"),
         ("vsock = { cid = 4294967295, path = 'v' }", "is reserved"),
         ("vsock = { cid = 3, path = '' }", "--vsock path has an empty path"),
@@ -167,6 +184,9 @@ proptest! {
         for net in &config.nets {
             prop_assert_eq!(net.to_string().parse(), Ok(net.clone()));
         }
+        for pmem in &config.pmems {
+            prop_assert_eq!(pmem.to_string().parse(), Ok(pmem.clone()));
+        }
         if let Some(vsock) = &config.vsock {
             prop_assert_eq!(vsock.to_string().parse(), Ok(vsock.clone()));
         }
@@ -188,6 +208,7 @@ proptest! {
         let errors = [
             text.parse::<super::DiskConfig>().err().map(|error| error.to_string()),
             text.parse::<super::NetConfig>().err().map(|error| error.to_string()),
+            text.parse::<super::PmemConfig>().err().map(|error| error.to_string()),
             text.parse::<super::VsockConfig>().err().map(|error| error.to_string()),
             VmConfig::from_toml(&text).err().map(|error| error.to_string()),
         ];

@@ -58,6 +58,77 @@ pub fn watcher() -> Vec<u8> {
     ]
 }
 
+/// A guest in 64-bit mode, which reaches all addresses of 512 GiB. `body` begins with edx = 0x3f8, the serial port, and
+/// needs no stack.
+pub fn long_mode(body: &[u8]) -> Vec<u8> {
+    const PAGE: usize = 4096;
+    const ENTRY_64: u32 = LOAD_ADDRESS + 0x100;
+    const GDT_POINTER: u32 = LOAD_ADDRESS + 0x200;
+    const GDT: u32 = LOAD_ADDRESS + 0x210;
+    const TABLES: u32 = LOAD_ADDRESS + PAGE as u32;
+    const GIBIBYTES: u64 = 16;
+    // Present, writable, for ring 3 as well; the last level has pages of 2 MiB.
+    let table = |index: u64| u64::from(TABLES) + index * PAGE as u64 + 7;
+    let word = |value: u32| value.to_le_bytes();
+    let switch = [
+        &[0xfa, 0x0f, 0x20, 0xe0, 0x83, 0xc8, 0x20, 0x0f, 0x22, 0xe0, 0xb8][..], // cli; cr4 |= PAE; mov eax, ...
+        &word(TABLES),
+        &[0x0f, 0x22, 0xd8, 0xb9, 0x80, 0x00, 0x00, 0xc0], // mov cr3, eax; mov ecx, EFER
+        &[0x0f, 0x32, 0x0d, 0x00, 0x01, 0x00, 0x00, 0x0f, 0x30], // rdmsr; or eax, LME; wrmsr
+        &[0x0f, 0x20, 0xc0, 0x0d, 0x01, 0x00, 0x00, 0x80, 0x0f, 0x22, 0xc0], // cr0 |= PG | PE
+        &[0x0f, 0x01, 0x15],                               // lgdt [...]
+        &word(GDT_POINTER),
+        &[0xea], // jmp 0x10:...
+        &word(ENTRY_64),
+        &[0x10, 0x00],
+    ]
+    .concat();
+    let segments = [
+        0xb8, 0x18, 0x00, 0x00, 0x00, // mov eax, 0x18
+        0x8e, 0xd8, 0x8e, 0xc0, 0x8e, 0xd0, // mov ds, eax; mov es, eax; mov ss, eax
+        0xba, 0xf8, 0x03, 0x00, 0x00, // mov edx, 0x3f8
+    ];
+    let mut code = vec![0; 2 * PAGE + (1 + GIBIBYTES as usize) * PAGE];
+    let mut put = |at: u32, bytes: &[u8]| {
+        let start = (at - LOAD_ADDRESS) as usize;
+        code[start..start + bytes.len()].copy_from_slice(bytes);
+    };
+    put(LOAD_ADDRESS, &switch);
+    put(ENTRY_64, &[&segments[..], body].concat());
+    put(GDT_POINTER, &[&31_u16.to_le_bytes()[..], &word(GDT)].concat());
+    let descriptors = [0, 0, 0x00af_9b00_0000_ffff_u64, 0x00cf_9300_0000_ffff];
+    put(GDT, &descriptors.map(u64::to_le_bytes).concat());
+    put(TABLES, &table(1).to_le_bytes());
+    for gibibyte in 0..GIBIBYTES {
+        put(TABLES + PAGE as u32 + 8 * gibibyte as u32, &table(2 + gibibyte).to_le_bytes());
+        for large in 0..512 {
+            let at = TABLES + ((2 + gibibyte) as u32) * PAGE as u32 + 8 * large as u32;
+            put(at, &((gibibyte << 30) + (large << 21) + 0x87).to_le_bytes());
+        }
+    }
+    code
+}
+
+/// Reads the first bytes of the image in slot 2, whose place its configuration tells; overwrites the first one; reads
+/// them again, and then the first of each page for ever.
+pub fn image_reader() -> Vec<u8> {
+    let line = [
+        0x48, 0x89, 0xde, // mov rsi, rbx
+        0xb9, 0x08, 0x00, 0x00, 0x00, // mov ecx, 8
+        0xac, 0xee, // byte: lodsb; out dx, al
+        0xe2, 0xfc, // loop byte
+        0xb0, b'\n', 0xee, // mov al, '\n'; out dx, al
+    ];
+    let start = [0x48, 0xa1, 0x00, 0xa0, 0x00, 0xc0, 0x00, 0x00, 0x00, 0x00, 0x48, 0x89, 0xc3]; // mov rax, [0xc000a000]; mov rbx, rax
+    let write = [0xc6, 0x03, b'X']; // mov byte [rbx], 'X'
+    let spin = [
+        0x8a, 0x03, // again: mov al, [rbx]
+        0x8a, 0x83, 0x00, 0x10, 0x00, 0x00, // mov al, [rbx + 4096]
+        0xeb, 0xf6, // jmp again
+    ];
+    long_mode(&[&start[..], &line, &write, &line, &spin].concat())
+}
+
 /// An ELF image that says where it is entered by PVH, and that it may run at privilege level 3.
 pub fn image(code: &[u8]) -> Vec<u8> {
     const HEADERS_END: u64 = 64 + 2 * 56;

@@ -8,6 +8,7 @@ mod exits;
 mod leftovers;
 mod machine_code;
 mod pause;
+mod pmem;
 mod reboot;
 mod scale;
 mod support;

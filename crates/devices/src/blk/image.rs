@@ -10,8 +10,8 @@ use napa_api::config::{CacheMode, DiskConfig};
 
 use super::aligned::AlignedBuffer;
 use super::geometry::{Alignment, Blocks};
-use super::lock::{LockError, lock};
 use super::request::SECTOR_BYTES;
+use crate::image_lock::{LockError, lock};
 
 /// How every qcow2 image starts.
 const QCOW2_MAGIC: &[u8] = b"QFI\xfb";

@@ -11,7 +11,6 @@ mod config;
 mod disk;
 mod geometry;
 mod image;
-mod lock;
 mod operation;
 mod pending;
 #[doc(hidden)] // Public for the fuzzer only.

@@ -6,6 +6,7 @@ mod guest;
 mod hosts;
 mod kernels;
 mod network;
+mod pmem;
 mod power;
 mod vsock;
 
@@ -26,7 +27,8 @@ fn main() -> ExitCode {
     let threads = arguments.test_threads.unwrap_or(HOSTS_AT_ONCE_MAX);
     arguments.test_threads = Some(threads.min(HOSTS_AT_ONCE_MAX));
     let tests =
-        [hosts::TESTS, kernels::TESTS, disk::TESTS, network::TESTS, power::TESTS, vsock::TESTS].concat();
+        [hosts::TESTS, kernels::TESTS, disk::TESTS, network::TESTS, pmem::TESTS, power::TESTS, vsock::TESTS]
+            .concat();
     let lab = match if arguments.list { Ok(None) } else { lab() } {
         Ok(lab) => lab.map(Arc::new),
         Err(error) => {

@@ -16,7 +16,7 @@ const RELEASE_POLL: Duration = Duration::from_millis(5);
 
 /// Why an image could not be locked.
 #[derive(Debug)]
-pub(super) enum LockError {
+pub(crate) enum LockError {
     /// Somebody else has it; the process, where the kernel can tell.
     Held(Option<i32>),
     /// The file system cannot lock.
@@ -24,7 +24,7 @@ pub(super) enum LockError {
 }
 
 /// Locks `image` until it is closed: for reading only, or against everybody else.
-pub(super) fn lock(image: &File, is_readonly: bool) -> Result<(), LockError> {
+pub(crate) fn lock(image: &File, is_readonly: bool) -> Result<(), LockError> {
     let kind = if is_readonly { libc::F_RDLCK } else { libc::F_WRLCK };
     // Unlike classic record locks, these belong to the open file: two disks of one process exclude
     // each other, and closing another descriptor of the same file releases nothing.
