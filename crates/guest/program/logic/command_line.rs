@@ -141,8 +141,6 @@ pub struct Block {
 pub const BLOCK_MAX: u64 = 4 << 20;
 /// The most requests under way.
 pub const DEPTH_MAX: u64 = 128;
-/// The longest `pause=`.
-const PAUSE_MS_MAX: u64 = 3_600_000;
 
 /// How long a workload goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,6 +180,8 @@ pub struct Arguments<'a> {
     pub balloon: bool,
     /// Tells the host which memory is free, where the balloon device wants to know.
     pub reporting: bool,
+    /// Milliseconds that memory must have been free before the host hears of it.
+    pub report_after_ms: u64,
     /// `hold` writes to its pages at the end.
     pub rewrite: bool,
     /// Milliseconds that `churn` leaves memory free.
@@ -222,6 +222,7 @@ impl Default for Arguments<'_> {
             gateway: None,
             balloon: false,
             reporting: true,
+            report_after_ms: 0,
             rewrite: false,
             pause_ms: 100,
             x2apic: false,
@@ -250,9 +251,8 @@ pub fn parse(line: &str) -> Result<Arguments<'_>, BadArgument<'_>> {
             "balloon" => arguments.balloon = on_off(value)?,
             "reporting" => arguments.reporting = on_off(value)?,
             "rewrite" => arguments.rewrite = on_off(value)?,
-            "pause" => {
-                arguments.pause_ms = within(value, 0, PAUSE_MS_MAX, "milliseconds, at most an hour")?;
-            }
+            "reporting-after" => arguments.report_after_ms = milliseconds(value)?,
+            "pause" => arguments.pause_ms = milliseconds(value)?,
             "apic" if value == "x2apic" => arguments.x2apic = true,
             _ => arguments.unknown = arguments.unknown.or(Some(word)),
         }
@@ -375,6 +375,11 @@ fn seconds(text: &str) -> Result<Duration, BadArgument<'_>> {
         0 => Ok(Duration::UntilStopped),
         seconds => Ok(Duration::Seconds(seconds)),
     }
+}
+
+fn milliseconds(text: &str) -> Result<u64, BadArgument<'_>> {
+    const HOUR_MS: u64 = 3_600_000;
+    within(text, 0, HOUR_MS, "milliseconds, at most an hour")
 }
 
 fn size(text: &str) -> Result<u64, BadArgument<'_>> {

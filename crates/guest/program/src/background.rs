@@ -14,10 +14,12 @@ use crate::{apic, clock, interrupts, print_line, services, timer};
 use core::cell::{OnceCell, RefCell};
 use core::sync::atomic::{AtomicU64, Ordering};
 use guest_logic::balloon::{Course, Direction, Statistics, Step};
+use guest_logic::command_line::Arguments;
 use guest_logic::memory_map::{BLOCK, FreeMemory, Range};
 use heapless::Vec;
 
 const PAGE: u64 = 4096;
+const NS_PER_MS: u64 = 1_000_000;
 /// What the balloon leaves free: workloads need little more than their pages once they run.
 const KEPT_FREE: u64 = 2 << 20;
 /// How often a processor that works looks for news; a look costs a few microseconds.
@@ -38,7 +40,10 @@ struct Service {
     balloon: Balloon<'static>,
     memory: &'static Memory,
     course: Course,
-    reporting: bool,
+    /// How long memory must have been free before it is reported; none if nothing is.
+    report_after_ns: Option<u64>,
+    /// When memory is reported that became free.
+    report_at_ns: Option<u64>,
     /// How often the device's registers had changed when they were last read.
     changes_seen: u64,
     /// When to look for news of the registers, while this processor does not halt.
@@ -56,7 +61,7 @@ struct Service {
 }
 
 /// Opens the balloon and serves it from now on, in memory that is taken for good.
-pub fn start(memory: &'static Memory, functions: &[Function], reporting: bool) -> Result<(), Failure> {
+pub fn start(memory: &'static Memory, functions: &[Function], arguments: &Arguments) -> Result<(), Failure> {
     static OWN_MEMORY: BootOnly<OnceCell<Memory>> = BootOnly::new(OnceCell::new());
     static OWN_ARENA: BootOnly<OnceCell<Arena>> = BootOnly::new(OnceCell::new());
     let piece = memory.permanent().take(BYTES_MAX, PAGE)?;
@@ -68,7 +73,8 @@ pub fn start(memory: &'static Memory, functions: &[Function], reporting: bool) -
         balloon,
         memory,
         course: Course::default(),
-        reporting,
+        report_after_ns: arguments.reporting.then(|| arguments.report_after_ms.saturating_mul(NS_PER_MS)),
+        report_at_ns: None,
         next_news_ns: 0,
         told: (0, 0),
         moving_since_ns: None,
@@ -90,10 +96,10 @@ fn active() -> bool {
 
 /// Halts until an interrupt was taken. Before that, on the boot processor, does what is to be done for the balloon.
 pub fn halt() {
-    if active() {
-        serve();
+    match serve() {
+        Some(end_ns) => timer::halt_until(end_ns),
+        None => services::halt(),
     }
-    services::halt();
 }
 
 /// Serves the balloon if something is due at `now`, without halting. For the boot processor, often.
@@ -103,9 +109,14 @@ pub fn look(now: u64) {
     }
 }
 
+/// Gives the time until which it is right to halt, if there is one.
 #[inline(never)]
-fn serve() {
-    with_service(|service| while service.serve() {});
+fn serve() -> Option<u64> {
+    with_service(|service| {
+        while service.serve() {}
+        service.report_at_ns.filter(|&at_ns| at_ns > clock::now())
+    })
+    .flatten()
 }
 
 #[inline(never)]
@@ -272,14 +283,29 @@ impl Service {
         self.balloon.answer_statistics(first, || statistics);
     }
 
-    /// Tells the host which blocks are free again.
+    /// Tells the host which blocks are free again, when they have been so for a while.
     fn report(&mut self) {
-        while self.reporting {
+        let Some(after_ns) = self.report_after_ns else { return };
+        if !self.memory.map().has_unreported() {
+            self.report_at_ns = None;
+            return;
+        }
+        if after_ns > 0 {
+            let now = clock::now();
+            if now < *self.report_at_ns.get_or_insert(now.saturating_add(after_ns)) {
+                return;
+            }
+        }
+        loop {
             let room = self.balloon.report_room();
             let mut map = self.memory.map();
             let unreported = core::iter::from_fn(|| map.next_unreported()).take(room);
             let blocks: Vec<Range, REPORT_BLOCKS> = unreported.collect();
             if blocks.is_empty() {
+                // Without room, the rest is due as soon as there is some.
+                if room > 0 {
+                    self.report_at_ns = None;
+                }
                 return;
             }
             self.balloon.report(&blocks);

@@ -91,7 +91,8 @@ fn values_that_make_no_sense_are_refused_by_name() {
 #[test]
 fn the_keys_are_understood_in_any_order() {
     let line = "seconds=7 workload=touch:1M+verify:2M,3+exit:4 report=0 tick=2 seed=9 writes=10 poll=on disk=1 \
-                ip=192.168.7.2/28 gateway=192.168.7.1 balloon=on reporting=off rewrite=on pause=7 apic=x2apic";
+                ip=192.168.7.2/28 gateway=192.168.7.1 balloon=on reporting=off \
+                reporting-after=9 rewrite=on pause=7 apic=x2apic";
     let arguments = parse(line).unwrap();
     let durations: std::vec::Vec<_> = arguments
         .workloads
@@ -117,6 +118,7 @@ fn the_keys_are_understood_in_any_order() {
             gateway: Some([192, 168, 7, 1]),
             balloon: true,
             reporting: false,
+            report_after_ms: 9,
             rewrite: true,
             pause_ms: 7,
             x2apic: true,

@@ -50,14 +50,16 @@ impl FreeMemory {
     /// it, and lets nobody use it before the host is done.
     pub fn next_unreported(&mut self) -> Option<Range> {
         self.spans.iter_mut().find_map(|span| {
-            let end = span.used_end.next_multiple_of(BLOCK).min(span.end & !(BLOCK - 1));
-            if span.used_end <= span.start || end <= span.start.next_multiple_of(BLOCK) {
-                return None;
-            }
-            let block = Range { start: end - BLOCK, end };
+            let block = span.unreported()?;
             span.used_end = block.start;
             Some(block)
         })
+    }
+
+    /// Whether [`Self::next_unreported`] would give a block.
+    #[must_use]
+    pub fn has_unreported(&self) -> bool {
+        self.spans.iter().any(|span| span.unreported().is_some())
     }
 
     /// The whole [`BLOCK`]s that are free, neighbours together.
@@ -66,6 +68,15 @@ impl FreeMemory {
             .iter()
             .map(|span| Range { start: span.start.next_multiple_of(BLOCK), end: span.end & !(BLOCK - 1) })
             .filter(|range| range.bytes() > 0)
+    }
+}
+
+impl Span {
+    /// The highest block that is free, whole, was in use, and is not reported.
+    fn unreported(&self) -> Option<Range> {
+        let end = self.used_end.next_multiple_of(BLOCK).min(self.end & !(BLOCK - 1));
+        let is_free = self.used_end > self.start && end > self.start.next_multiple_of(BLOCK);
+        is_free.then(|| Range { start: end - BLOCK, end })
     }
 }
 
@@ -130,9 +141,11 @@ mod tests {
         memory.take_pages(1536).unwrap();
         assert_eq!(memory.next_unreported(), None, "it is in use");
         memory.release(&mark);
+        assert!(memory.has_unreported());
         let blocks: Vec<Range> = std::iter::from_fn(|| memory.next_unreported()).collect();
         let starts: Vec<u64> = blocks.iter().map(|block| block.start).collect();
         assert_eq!(starts, [0x60_0000, 0x40_0000, 0x20_0000]);
+        assert!(!memory.has_unreported());
         assert_eq!(memory.next_unreported(), None);
     }
 

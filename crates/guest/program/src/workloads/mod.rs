@@ -70,7 +70,7 @@ fn start_balloon(
     functions: &mut Functions,
 ) -> Result<(), Failure> {
     find(machine, memory, functions)?;
-    background::start(memory, functions.as_deref().unwrap_or_default(), machine.arguments.reporting)
+    background::start(memory, functions.as_deref().unwrap_or_default(), &machine.arguments)
 }
 
 fn run(
