@@ -164,7 +164,29 @@ impl Group {
 
     fn set(&self, rules: MemoryRules) -> Result<(), GroupError> {
         self.write("memory.low", &rules.low.unwrap_or_default().0.to_string())?;
+        if rules.low.is_some() {
+            self.raise_parents()?;
+        }
         self.write_swap_max(rules.swap_max)
+    }
+
+    /// A group is protected only as far as those above it are: they get at least the sum of what is below them.
+    fn raise_parents(&self) -> Result<(), GroupError> {
+        let low = |folder: &Path| -> Option<u64> {
+            let text = fs::read_to_string(folder.join("memory.low")).ok()?;
+            Some(text.trim().parse().unwrap_or(u64::MAX))
+        };
+        for parent in self.folder.ancestors().skip(1) {
+            // The root group has no such file.
+            let Some(now) = low(parent) else { break };
+            let below = fs::read_dir(parent).into_iter().flatten().flatten();
+            let sum = below.filter_map(|entry| low(&entry.path())).fold(0, u64::saturating_add);
+            let path = parent.join("memory.low");
+            if now < sum {
+                write(&path, &sum.to_string()).map_err(|source| refused("write", &path, source))?;
+            }
+        }
+        Ok(())
     }
 
     /// A kernel that does not count swap has no such file, and then no limit can be had.
@@ -251,6 +273,20 @@ mod tests {
         let error = Group::enter(&host.root(), Path::new("napa/vm"), rules).unwrap_err().to_string();
         assert!(error.contains("cgroup.controllers does not name the memory controller"), "{error}");
         assert!(error.contains("cgroup_enable=memory"), "{error}");
+    }
+
+    #[test]
+    fn parents_protect_at_least_what_is_below_them() {
+        let host = Fixture::new(&[
+            ("cg/napa/memory.low", "5\n"),
+            ("cg/napa/a/memory.low", "3\n"),
+            ("cg/napa/b/memory.low", "4\n"),
+            ("cg/napa/cgroup.procs", ""),
+        ]);
+        let folder = host.root().path("cg/napa/a");
+        let group = Group { folder, made: vec![], home: None, files: GroupFiles::default() };
+        group.raise_parents().unwrap();
+        assert_eq!(host.root().text("cg/napa/memory.low").as_deref(), Some("7"));
     }
 
     #[test]
