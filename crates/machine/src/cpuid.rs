@@ -123,6 +123,17 @@ mod tests {
         assert_eq!(leaf(&cpuid, LEAF_HYPERVISOR, 0).eax, LEAF_FREQUENCY);
     }
 
+    /// A guest whose memory the host swaps loses a task for the time of the swap-in, not a vCPU, where KVM can tell it.
+    #[test]
+    fn what_kvm_says_of_its_own_features_reaches_the_guest() {
+        let (async_page_faults, told_by_interrupt) = (1 << 4, 1 << 14);
+        let mut own = kvm_cpuid_entry2 { function: LEAF_HYPERVISOR + 1, ..Default::default() };
+        own.eax = async_page_faults | told_by_interrupt;
+        let entries = [supported().as_slice(), &[own]].concat();
+        let cpuid = for_vcpu(&CpuId::from_entries(&entries).unwrap(), 0, 1, Some(2_600_000));
+        assert_eq!(leaf(&cpuid, LEAF_HYPERVISOR + 1, 0).eax, own.eax);
+    }
+
     #[test]
     fn a_host_says_how_far_addresses_reach() {
         assert_eq!(address_bits(&CpuId::from_entries(&[]).unwrap()), ADDRESS_BITS_DEFAULT);
