@@ -72,6 +72,27 @@ fn a_guest_loses_its_memory_to_a_file_and_every_page_verifies() {
     area.remove();
 }
 
+/// Takes a minute and 2.5 GiB of disk, so it is run by its name: `-- --ignored two_gibibytes`.
+#[test]
+#[ignore = "takes a minute and 2.5 GiB of disk"]
+fn two_gibibytes_go_to_a_disk_and_every_page_verifies() {
+    let Some(host) = Host::new() else { return };
+    let Some(turn) = Turn::take() else { return };
+    let Some(area) = Area::file(&host, &turn, "swap", "2560M") else { return };
+    let workload = "workload=hold:2G,random";
+    let mut vm = host.run(&["--name", "vm", "--memory", "2304M", "--cmdline", workload]);
+    vm.wait_line("REPORT workload=hold phase=fill part=total");
+    let report = reclaim(&host, "4G", 0);
+    assert!(taken(&report) >= 2048 * MIB, "{report}");
+    assert!(resident(&vm) < 64 * MIB);
+    assert_eq!(host.napa(&["stop", "vm"]).0, Some(0));
+    let ended = vm.end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let check = ended.output.lines().find(|line| line.contains("phase=check part=total"));
+    println!("{report}\n{}", check.unwrap());
+    area.remove();
+}
+
 #[test]
 fn under_load_memory_goes_again_and_again_and_comes_back_right() {
     let Some(host) = Host::new() else { return };
