@@ -75,10 +75,11 @@ fn clear_progress() {
 pub fn describe(report: &ShareReport) -> String {
     let size = |bytes: Option<napa_units::Bytes>| bytes.map_or_else(|| "unknown".into(), mib);
     let mut table = Table::new();
-    table.row(["sharing", if report.is_on { "on" } else { "off" }]);
+    table.row(["sharing", state(report)]);
     table.row(["extent", &report.scope.to_string()]);
     table.row(["merged", &size(report.merged)]);
     table.row(["pages of zeros", &size(report.zero)]);
+    table.row(["given back", &mib(report.given_back)]);
     if let Some(profit) = report.profit {
         table.row(["saved", &signed_mib(profit)]);
     }
@@ -90,10 +91,18 @@ pub fn describe(report: &ShareReport) -> String {
 
 /// A report in a few words.
 pub fn line(report: &ShareReport) -> String {
-    let state = if report.is_on { "on" } else { "off" };
+    let state = state(report);
     let saved =
         report.profit.filter(|_| report.is_on).map(|profit| format!(", saves {}", signed_mib(profit)));
     format!("{state} (--share {}){}", report.scope, saved.unwrap_or_default())
+}
+
+fn state(report: &ShareReport) -> &'static str {
+    match (&report.scope, report.is_on) {
+        (ShareConfig::Zero, _) => "pages of zeros, each time it is asked for",
+        (_, true) => "on",
+        (_, false) => "off",
+    }
 }
 
 /// What should not be, line by line.
@@ -132,7 +141,7 @@ mod tests {
             zero: None,
             profit: Some(-512 << 10),
             full_scans: Some(4),
-            given_back: Bytes(0),
+            given_back: Bytes::mib(5),
             left: Bytes(0),
             strangers: vec![Stranger { pid: 7, name: "qemu".into() }],
         };
@@ -141,6 +150,7 @@ sharing            on
 extent             domain=web
 merged             3.0 MiB
 pages of zeros     unknown
+given back         5.0 MiB
 saved              -0.5 MiB
 scans of the host  4
 warning: process 7 (qemu) belongs to no trust domain, but its pages are merged with those of VMs that share: end it, or stop sharing

@@ -11,6 +11,7 @@ mod pageout;
 mod pages;
 mod ram;
 mod working_set;
+mod zeros;
 
 pub use image::{ImageMapError, is_writable, map_image};
 pub use ledger::{Certainty, Look, Sensors, Watch};
@@ -19,3 +20,4 @@ pub use pageout::{End, PageOut, PageOutError, Taken};
 pub use pages::{DiscardError, PageStates};
 pub use ram::{GuestRam, RamError, RamRegion, allocate, host_address, prefer_huge_pages};
 pub use working_set::{Averages, Estimate, Sample, SampleError, TAKEN_MAX};
+pub use zeros::{Progress, ZeroPages};

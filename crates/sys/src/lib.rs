@@ -9,3 +9,4 @@ pub mod reactor;
 pub mod signal;
 pub mod socket;
 pub mod swap;
+pub mod userfaultfd;

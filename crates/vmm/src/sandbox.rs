@@ -15,6 +15,7 @@ use napa_api::VmConfig;
 use napa_api::config::ConsoleConfig;
 use napa_sys::cgroup::Group;
 use napa_sys::own_memory::PAGEMAP_SCAN;
+use napa_sys::userfaultfd;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
     TargetArch,
@@ -153,7 +154,9 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
     // Looking at the states of one's own pages.
     let pagemap_scan = SeccompRule::new(vec![equals(1, PAGEMAP_SCAN)?])?;
     let kvm = SeccompRule::new(vec![ioctl_type(IOCTL_KVM)?])?;
-    rules.insert(libc::SYS_ioctl, vec![kvm, terminal_rule()?, pagemap_scan]);
+    // One's own faults alone: no other process's userfaultfd can be opened here.
+    let faults = SeccompRule::new(vec![ioctl_type(userfaultfd::IOCTL_TYPE)?])?;
+    rules.insert(libc::SYS_ioctl, vec![kvm, terminal_rule()?, pagemap_scan, faults]);
     let denied = SeccompAction::Errno(libc::EPERM as u32);
     SeccompFilter::new(rules, denied, SeccompAction::Allow, TargetArch::x86_64)?.try_into()
 }

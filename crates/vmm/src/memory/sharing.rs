@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use napa_api::VmConfig;
 use napa_api::config::ShareConfig;
 use napa_api::control::{RpcError, ShareOrder, ShareReport, code};
-use napa_memory::{PageStates, make_mergeable, take_apart};
+use napa_memory::{PageStates, ZeroPages, make_mergeable, take_apart};
 use napa_sys::host::Root;
 use napa_sys::ksm::{Departure, Domain, Member, OwnCounters, Registry, strangers};
-use napa_units::{Bytes, Pages};
+use napa_units::Pages;
 
 use crate::error::RunError;
 
@@ -38,6 +38,12 @@ struct State {
     pages: Weak<PageStates>,
     /// How far the pages have been taken apart. `None`: nobody has begun to.
     apart: Option<Pages>,
+    /// What looks for pages of zeros, or why there is no such thing.
+    zeros: Result<ZeroPages, String>,
+    /// How far it has looked.
+    looked: Pages,
+    /// What it has found since the VM started.
+    given_back: Pages,
 }
 
 /// Ends the sharing when the VM ends.
@@ -66,7 +72,13 @@ impl Sharing {
             ShareConfig::Zero | ShareConfig::Off => Err(format!("--share {scope} forbids it")),
         };
         let member = Member { pid, name: config.name_or_default().to_owned() };
-        let state = State { registry, pages: Weak::new(), apart: None };
+        let zeros = match scope {
+            ShareConfig::Off => Err("--share off forbids it".into()),
+            _ => ZeroPages::open(&root)
+                .map_err(|error| format!("pages cannot be moved out of the way: {error}")),
+        };
+        let (looked, given_back) = (Pages(0), Pages(0));
+        let state = State { registry, pages: Weak::new(), apart: None, zeros, looked, given_back };
         let counters = OwnCounters::open(&root);
         let sharing =
             SharingOwner(Arc::new(Self { scope, domain, member, counters, state: Mutex::new(state) }));
@@ -81,6 +93,7 @@ impl Sharing {
         let mut state = self.lock();
         state.pages = Arc::downgrade(pages);
         state.apart = None;
+        state.looked = Pages(0);
         if state.is_on()
             && let Err(error) = make_mergeable(pages.ram())
         {
@@ -119,12 +132,18 @@ impl Sharing {
     }
 
     fn switch_on(&self, state: &mut State, pages: &PageStates) -> Result<Pages, RpcError> {
+        let until = Instant::now() + STEP;
+        if self.scope == ShareConfig::Zero {
+            return state.give_back(pages, until);
+        }
         let registry = state.registry.as_mut().map_err(|why| refused(why))?;
         registry.join(&self.domain, &self.member).map_err(|error| wrong_state(&error.to_string()))?;
         make_mergeable(pages.ram())
             .map_err(|error| internal(&format!("pages of the guest's memory cannot be merged: {error}")))?;
         state.apart = None;
-        Ok(Pages(0))
+        // The kernel merges pages of zeros too, but later, and only while sharing is on.
+        // So nothing is amiss where napa cannot look for them itself.
+        Ok(state.give_back(pages, until).unwrap_or_default())
     }
 
     fn switch_off(&self, state: &mut State, pages: &PageStates) -> Result<Pages, RpcError> {
@@ -167,7 +186,7 @@ impl Sharing {
             zero: size(own.zero_pages),
             profit: own.profit,
             full_scans: state.registry.as_ref().ok().and_then(|registry| registry.full_scans().ok()),
-            given_back: Bytes(0),
+            given_back: state.given_back.bytes(),
             left: left.bytes(),
             strangers: Vec::new(),
         }
@@ -182,6 +201,17 @@ impl State {
     fn is_on(&self) -> bool {
         self.registry.as_ref().is_ok_and(Registry::is_member)
     }
+
+    /// Gives pages of zeros back; returns how many pages are still to be looked at. With none left, the next call
+    /// begins anew.
+    fn give_back(&mut self, pages: &PageStates, until: Instant) -> Result<Pages, RpcError> {
+        let zeros = self.zeros.as_mut().map_err(|why| refused(why))?;
+        let (progress, result) = zeros.give_back(pages.ram(), self.looked, until);
+        self.given_back.0 += progress.given_back.0;
+        let left = Pages(pages.count().0 - progress.at.0);
+        self.looked = if left == Pages(0) || result.is_err() { Pages(0) } else { progress.at };
+        result.map(|()| left).map_err(|error| no_look(&error))
+    }
 }
 
 fn refused(why: &str) -> RpcError {
@@ -194,6 +224,10 @@ fn no_memory(left: Pages, error: &io::Error) -> RpcError {
          some and try again, nothing is lost",
         left.bytes()
     ))
+}
+
+fn no_look(error: &io::Error) -> RpcError {
+    internal(&format!("pages of zeros cannot be given back: {error}"))
 }
 
 fn wrong_state(why: &str) -> RpcError {
