@@ -13,6 +13,7 @@ mod ledger;
 #[path = "../lifecycle/machine_code.rs"]
 #[allow(dead_code)] // The kernels of other tests.
 mod machine_code;
+mod mechanisms;
 mod reclaim;
 mod sharing;
 #[path = "../lifecycle/support.rs"]

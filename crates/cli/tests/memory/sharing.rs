@@ -17,14 +17,14 @@ const SETTINGS: [&str; 6] =
 const STRANGER_BOUND: Duration = Duration::from_secs(30);
 
 /// The host's one scanner of pages, for one test at a time.
-struct Ksm {
+pub struct Ksm {
     before: Vec<String>,
     _lock: File,
 }
 
 impl Ksm {
     /// `None`, with a word about it: nothing can be shared on this machine.
-    fn take() -> Option<Self> {
+    pub fn take() -> Option<Self> {
         let lock = File::create(std::env::temp_dir().join("ksm.lock")).unwrap();
         flock(&lock, FlockOperation::LockExclusive).unwrap();
         if !fs::read_to_string("/proc/self/ksm_stat").is_ok_and(|stat| stat.contains("ksm_merging_pages")) {
