@@ -104,8 +104,7 @@ fn in_guest(
     seconds: usize,
 ) -> Result<Run, BenchError> {
     let cmdline = format!("workload={}+idle report=0", load.workload(seconds));
-    let machine =
-        Machine { memory: Bytes::mib(128), cmdline: &cmdline, disk: Some(storage.disk()), tap: None };
+    let machine = Machine { disk: Some(storage.disk()), ..Machine::plain(Bytes::mib(128), &cmdline) };
     let mut vm = bench.start(subject, machine)?;
     let bound = Duration::from_secs(seconds as u64) + OVERTIME;
     let outcome = vm.watch(bound, |line| match line {

@@ -34,6 +34,8 @@ pub enum Unit {
     PerSecond,
     /// Data in a second.
     BytesPerSecond,
+    /// A part of a hundred.
+    Percent,
 }
 
 /// Which of two values is the better one.
@@ -49,7 +51,7 @@ pub enum Better {
 /// One figure.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {
-    /// What it belongs to: `start`, `memory`, `disk`, `latency`.
+    /// What it belongs to: `start`, `memory`, `disk`, `latency`, `balloon`, `reporting`, `swap`.
     pub group: &'static str,
     /// What was measured.
     pub name: String,
@@ -152,6 +154,7 @@ impl Unit {
             Self::PerSecond if value >= 100.0 => format!("{}/s", count(value.round() as u64)),
             Self::PerSecond => format!("{value:.1}/s"),
             Self::Count => format!("{value:.1}"),
+            Self::Percent => format!("{value:.1} %"),
             Self::BytesPerSecond => format!("{} MiB/s", count((value / f64::from(1 << 20)).round() as u64)),
         }
     }

@@ -57,8 +57,7 @@ fn figure(
 fn run(bench: &Bench, storage: &Storage, subject: Subject) -> Result<[Outcome; 2], BenchError> {
     let seconds = bench.effort(SECONDS);
     let cmdline = format!("workload=blk-latency:{seconds} report=0");
-    let machine =
-        Machine { memory: Bytes::mib(128), cmdline: &cmdline, disk: Some(storage.disk()), tap: None };
+    let machine = Machine { disk: Some(storage.disk()), ..Machine::plain(Bytes::mib(128), &cmdline) };
     let mut found: [Option<Outcome>; 2] = [None; 2];
     bench.start(subject, machine)?.watch(Duration::from_secs(seconds as u64) + OVERTIME, |line| {
         if let Line::Report(report) = line

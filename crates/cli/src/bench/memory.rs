@@ -138,7 +138,7 @@ fn proportional_of_many(bench: &Bench, subject: Subject) -> Result<f64, BenchErr
 }
 
 fn machine<'a>(bench: &'a Bench, memory: Bytes, cmdline: &'a str, index: usize) -> Machine<'a> {
-    Machine { memory, cmdline, disk: Some(bench.disk(index)), tap: bench.tap(index) }
+    Machine { disk: Some(bench.disk(index)), tap: bench.tap(index), ..Machine::plain(memory, cmdline) }
 }
 
 fn settled<'a>(bench: &'a Bench, subject: Subject, machine: Machine<'_>) -> Result<Vm<'a>, BenchError> {

@@ -8,6 +8,7 @@
 //! quoted. The exit code says whether it was measured, not what came out. This process has one thread: its
 //! network namespace is its own.
 
+mod balloon;
 mod disk;
 mod figure;
 mod host_loop;
@@ -15,11 +16,15 @@ mod latency;
 mod load;
 mod memory;
 mod network;
+mod pageout;
 mod qemu;
+mod remote;
+mod reporting;
 mod sample;
 mod start;
 mod storage;
 mod subject;
+mod swap;
 mod table;
 mod vm;
 
@@ -29,7 +34,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use napa_sys::host::Root;
 use napa_sys::signal::SignalFd;
+use napa_sys::swap::Zram;
 use napa_units::Bytes;
 use serde::Serialize;
 use tempfile::TempDir;
@@ -46,6 +53,8 @@ use crate::output::{self, Style};
 
 /// VMs that run at once where pages are shared between them.
 const VMS_AT_ONCE: usize = 8;
+/// The swap area that is made to measure swap.
+const SWAP: Bytes = Bytes::gib(1);
 /// The disk of a VM whose disk is not what is measured.
 const SMALL_DISK: Bytes = Bytes::mib(64);
 
@@ -86,6 +95,12 @@ enum What {
     Disk,
     /// From a doorbell to its completion
     Latency,
+    /// Memory that a guest gives to the host and takes back
+    Balloon,
+    /// What free page reporting costs a guest
+    Reporting,
+    /// Pages that come back from swap
+    Swap,
     /// Everything
     All,
 }
@@ -182,6 +197,19 @@ impl Bench {
                 && let Some(storage) = storages.last()
             {
                 figures.extend(latency::measure(self, storage)?);
+            }
+        }
+        if wants(What::Balloon) {
+            figures.extend(balloon::measure(self)?);
+        }
+        if wants(What::Reporting) {
+            figures.extend(reporting::measure(self)?);
+        }
+        if wants(What::Swap) {
+            self.progress("swap: making an area in compressed memory");
+            match Zram::make(&Root::system(), SWAP) {
+                Ok(_area) => figures.extend(swap::measure(self)?),
+                Err(error) => missing.push(format!("pages that come back from swap: {error}")),
             }
         }
         Ok((figures, missing))

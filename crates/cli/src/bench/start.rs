@@ -53,10 +53,9 @@ fn slow(bench: &Bench) -> Result<Vec<f64>, BenchError> {
 /// In nanoseconds.
 fn first_byte(bench: &Bench, subject: Subject) -> Result<f64, BenchError> {
     let machine = Machine {
-        memory: Bytes::mib(128),
-        cmdline: "workload=idle",
         disk: Some(bench.disk(0)),
         tap: bench.tap(0),
+        ..Machine::plain(Bytes::mib(128), "workload=idle")
     };
     let time = bench.start(subject, machine)?.first_byte()?;
     Ok(time.as_nanos() as f64)

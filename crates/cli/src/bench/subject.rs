@@ -26,6 +26,15 @@ pub struct Machine<'a> {
     pub disk: Option<Disk<'a>>,
     /// A virtio network card on this tap.
     pub tap: Option<&'a str>,
+    /// Where the VMM listens for commands.
+    pub control: Option<&'a Path>,
+}
+
+impl<'a> Machine<'a> {
+    /// A machine without disk, network card and control socket.
+    pub const fn plain(memory: Bytes, cmdline: &'a str) -> Self {
+        Self { memory, cmdline, disk: None, tap: None, control: None }
+    }
 }
 
 /// A disk.
@@ -72,6 +81,9 @@ impl Vmms {
         if let Some(tap) = machine.tap {
             command.args(["--net", &format!("tap={tap}")]);
         }
+        if let Some(control) = machine.control {
+            command.arg("--api-socket").arg(control);
+        }
         command
     }
 
@@ -89,6 +101,8 @@ impl Vmms {
             "virtio-rng-pci,disable-legacy=on",
             "-device",
             "virtio-serial-pci,disable-legacy=on",
+            "-device",
+            "virtio-balloon-pci,disable-legacy=on,free-page-reporting=on",
         ]);
         command.args(["-chardev", "null,id=console", "-device", "virtconsole,chardev=console"]);
         if let Some(disk) = machine.disk {
@@ -100,6 +114,9 @@ impl Vmms {
                 &tail,
             ));
             command.args(["-device", "virtio-blk-pci,disable-legacy=on,drive=disk,iothread=io"]);
+        }
+        if let Some(control) = machine.control {
+            command.arg("-qmp").arg(join("unix:", control.as_os_str(), ",server=on,wait=off"));
         }
         if let Some(tap) = machine.tap {
             command.args(["-netdev", &format!("tap,id=net,ifname={tap},script=no,downscript=no")]);
@@ -142,7 +159,7 @@ mod tests {
 
     fn machine() -> Machine<'static> {
         let disk = Some(Disk { path: Path::new("d.raw"), readonly: false });
-        Machine { memory: Bytes::mib(128), cmdline: "workload=idle", disk, tap: Some("tap0") }
+        Machine { memory: Bytes::mib(128), cmdline: "workload=idle", disk, tap: Some("tap0"), control: None }
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl Progress {
             Line::Corrupt => self.figures.errors += 1,
             Line::Fail(reason) => self.failure = Some(reason.to_owned()),
             Line::Done(code) => self.done = Some(code),
-            Line::Other => {}
+            Line::Balloon(_) | Line::Other => {}
         }
     }
 

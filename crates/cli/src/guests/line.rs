@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use napa_units::Pages;
+
 /// One line of a guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Line<'a> {
@@ -9,6 +11,8 @@ pub enum Line<'a> {
     Ready,
     /// How its work goes.
     Report(Report<'a>),
+    /// Its balloon has reached this size, or cannot get any nearer to what the host asked for.
+    Balloon(Pages),
     /// A visit found something else than what was written.
     Corrupt,
     /// Why it could not do its work.
@@ -57,6 +61,7 @@ impl<'a> Line<'a> {
         let parsed = match word {
             "READY" => Some(Self::Ready),
             "REPORT" => Report::parse(rest).map(Self::Report),
+            "BALLOON" => number(rest, "pages").map(|pages| Self::Balloon(Pages(pages))),
             "CORRUPT" => Some(Self::Corrupt),
             "FAIL" => quoted(rest, "reason").map(Self::Fail),
             "DONE" => number(rest, "code").map(Self::Done),

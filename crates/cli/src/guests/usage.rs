@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::time::Duration;
 
 use napa_units::Bytes;
@@ -32,13 +33,25 @@ fn parse_statm(text: &str) -> Option<Bytes> {
     pages.checked_mul(rustix::param::page_size() as u64).map(Bytes)
 }
 
-/// CPU time that a process has used so far, guest code included. Known to a hundredth of a second.
+/// CPU time that a process has used so far, guest code included. Known to a hundredth of a second, and to less where
+/// the kernel counts the time of its threads that are there still in nanoseconds.
 ///
 /// # Errors
 /// The process is gone.
 pub fn cpu_time(pid: u32) -> io::Result<Duration> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    parse_stat(&text).ok_or_else(|| io::Error::other("/proc/PID/stat is not as expected"))
+    let coarse = parse_stat(&text).ok_or_else(|| io::Error::other("/proc/PID/stat is not as expected"))?;
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))?;
+    let fine = tasks.filter_map(|task| {
+        // A thread may end meanwhile.
+        parse_schedstat(&fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?)
+    });
+    Ok(coarse.max(fine.sum()))
+}
+
+/// The first field is time on a CPU, in nanoseconds (Documentation/scheduler/sched-stats.rst).
+fn parse_schedstat(text: &str) -> Option<Duration> {
+    text.split_whitespace().next()?.parse().ok().map(Duration::from_nanos)
 }
 
 /// Fields 14 and 15, user and system time in clock ticks, counted from behind the name, which may hold anything
@@ -62,24 +75,37 @@ impl Footprint {
     /// Sums a text of `/proc/PID/smaps` up. Guest RAM is recognised by its size: the largest mappings of
     /// writable, nameless memory that `memory` is made of.
     pub fn of(smaps: &str, memory: Bytes) -> Self {
-        let mut mappings = mappings(smaps);
-        mappings.sort_by_key(|mapping| std::cmp::Reverse(mapping.size));
-        let (mut sum, mut missing) = (Self::default(), memory.0);
-        for mapping in &mappings {
-            if mapping.could_be_ram && mapping.size.0 <= missing {
-                missing -= mapping.size.0;
-                sum.guest.0 += mapping.resident.0;
-            } else {
-                sum.private_anonymous.0 += mapping.private.0.min(mapping.anonymous.0);
-                sum.proportional.0 += mapping.proportional.0;
-            }
+        let (ram, rest) = split(smaps, memory);
+        let mut sum =
+            Self { guest: Bytes(ram.iter().map(|mapping| mapping.resident.0).sum()), ..Self::default() };
+        for mapping in &rest {
+            sum.private_anonymous.0 += mapping.private.0.min(mapping.anonymous.0);
+            sum.proportional.0 += mapping.proportional.0;
         }
         sum
     }
 }
 
+/// The addresses at which a process has its guest's RAM, from a text of `/proc/PID/smaps`.
+pub fn guest_ram(smaps: &str, memory: Bytes) -> Vec<Range<u64>> {
+    split(smaps, memory).0.into_iter().map(|mapping| mapping.start..mapping.start + mapping.size.0).collect()
+}
+
+/// The mappings of guest RAM, and all others.
+fn split(smaps: &str, memory: Bytes) -> (Vec<Mapping>, Vec<Mapping>) {
+    let mut mappings = mappings(smaps);
+    mappings.sort_by_key(|mapping| std::cmp::Reverse(mapping.size));
+    let mut missing = memory.0;
+    mappings.into_iter().partition(|mapping| {
+        let is_ram = mapping.could_be_ram && mapping.size.0 <= missing;
+        missing -= if is_ram { mapping.size.0 } else { 0 };
+        is_ram
+    })
+}
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Mapping {
+    start: u64,
     could_be_ram: bool,
     size: Bytes,
     resident: Bytes,
@@ -94,7 +120,9 @@ fn mappings(smaps: &str) -> Vec<Mapping> {
     for line in smaps.lines() {
         let (name, rest) = line.split_once(' ').unwrap_or((line, ""));
         let Some(name) = name.strip_suffix(':') else {
-            mappings.push(Mapping { could_be_ram: could_be_ram(line), ..Mapping::default() });
+            let start = line.split('-').next().and_then(|start| u64::from_str_radix(start, 16).ok());
+            let could_be_ram = start.is_some() && could_be_ram(line);
+            mappings.push(Mapping { start: start.unwrap_or(0), could_be_ram, ..Mapping::default() });
             continue;
         };
         let kib = rest.trim().strip_suffix("kB").and_then(|number| number.trim().parse().ok());
@@ -156,6 +184,7 @@ Anonymous:            40 kB
             proportional: Bytes::kib(340),
         };
         assert_eq!(Footprint::of(SMAPS, Bytes::mib(128)), expected);
+        assert_eq!(guest_ram(SMAPS, Bytes::mib(128)).first(), Some(&(0x7f00_0000_0000..0x7f00_0800_0000)));
     }
 
     #[test]
@@ -194,6 +223,8 @@ Anonymous:            40 kB
         let stat = format!("7 (a) b) S 1 1 1 0 -1 4194304 9 0 0 0 {ticks} {ticks} 5 5 20 0 1 0 100 0 0");
         assert_eq!(parse_stat(&stat), Some(Duration::from_secs(2)));
         assert_eq!(parse_stat("7 (napa) S 1"), None);
+        assert_eq!(parse_schedstat("1500 20 3\n"), Some(Duration::from_nanos(1500)));
+        assert_eq!(parse_schedstat(""), None);
     }
 
     #[test]
