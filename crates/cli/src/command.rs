@@ -10,6 +10,7 @@ use crate::balloon::BalloonArgs;
 use crate::bench::BenchArgs;
 use crate::demo::DemoArgs;
 use crate::error::{self, Error};
+use crate::explain::ExplainArgs;
 use crate::run::{RunArgs, Switch};
 use crate::swap::SwapVerb;
 
@@ -75,6 +76,8 @@ pub enum OtherVerb {
     Status(StatusArgs),
     /// Show how a running VM is, and where its memory is
     Inspect(InspectArgs),
+    /// Show which ways there are to get memory back from a running VM, and what stands in the way of others
+    Explain(ExplainArgs),
     /// Stop the vCPUs of a running VM
     Pause(Target),
     /// Let the vCPUs of a paused VM run again

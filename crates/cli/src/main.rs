@@ -14,6 +14,7 @@ mod command;
 mod demo;
 mod doctor;
 mod error;
+mod explain;
 mod features;
 mod figures;
 mod guest_image;
@@ -50,6 +51,7 @@ fn perform_other(verb: OtherVerb) -> Result<ExitCode, error::Error> {
         OtherVerb::Doctor(arguments) => doctor::doctor(&arguments),
         OtherVerb::Status(arguments) => client::status(&arguments),
         OtherVerb::Inspect(arguments) => inspect::inspect(&arguments),
+        OtherVerb::Explain(arguments) => explain::explain(&arguments),
         OtherVerb::Pause(target) => client::pause(&target),
         OtherVerb::Resume(target) => client::resume(&target),
         OtherVerb::Stop(arguments) => client::stop(&arguments),

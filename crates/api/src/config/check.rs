@@ -5,6 +5,8 @@ use std::path::{Component, Path, PathBuf};
 
 use napa_units::{Bytes, PAGE_SIZE};
 
+use crate::mechanism::{Feature, Rule, broken_rule};
+
 use super::{ConsoleConfig, DiskConfig, MacAddress, NetConfig, PmemConfig, ShareConfig, VmConfig};
 
 /// The most vCPUs of a VM.
@@ -59,9 +61,9 @@ pub enum ConfigError {
     /// More memory than a guest can address.
     #[error("--memory {0} is more than a guest can address: at most {MEMORY_MAX}")]
     MemoryTooLarge(Bytes),
-    /// A rule for a group that the VM does not have.
-    #[error("{0} needs a control group of the VM's own: add --cgroup auto, or name one with --cgroup PATH")]
-    NoCgroup(&'static str),
+    /// Two things that do not go together.
+    #[error("{0}")]
+    Contradiction(&'static Rule),
     /// An initial RAM disk without a kernel that would take it.
     #[error("--initrd needs --kernel: the embedded guest takes none")]
     InitrdWithoutKernel,
@@ -162,7 +164,7 @@ impl VmConfig {
             check_name(name).map_err(|_| ConfigError::Domain(name.clone()))?;
         }
         self.check_processors_and_memory()?;
-        self.check_cgroup()?;
+        self.check_rules()?;
         self.check_boot()?;
         self.check_paths()?;
         self.disks.iter().try_for_each(check_disk)?;
@@ -183,12 +185,8 @@ impl VmConfig {
         }
     }
 
-    fn check_cgroup(&self) -> Result<(), ConfigError> {
-        match (&self.cgroup, self.memory_low, self.swap_max) {
-            (None, Some(_), _) => Err(ConfigError::NoCgroup("--memory-low")),
-            (None, None, Some(_)) => Err(ConfigError::NoCgroup("--swap-max")),
-            _ => Ok(()),
-        }
+    fn check_rules(&self) -> Result<(), ConfigError> {
+        broken_rule(&Feature::of_config(self)).map_or(Ok(()), |rule| Err(ConfigError::Contradiction(rule)))
     }
 
     fn check_boot(&self) -> Result<(), ConfigError> {

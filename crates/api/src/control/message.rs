@@ -24,7 +24,7 @@ pub mod code {
 }
 
 const VERSION: &str = "2.0";
-const METHODS: [&str; 5] = ["status", "pause", "resume", "stop", "kill"];
+const METHODS: [&str; 6] = ["status", "config", "pause", "resume", "stop", "kill"];
 
 /// What follows from a request: the answer of its method, or why there is none.
 pub type Reply = Result<Value, RpcError>;
@@ -34,6 +34,8 @@ pub type Reply = Result<Value, RpcError>;
 pub enum Command {
     /// Nothing; say how it is.
     Status,
+    /// Say how it is configured.
+    Config,
     /// Stop the vCPUs.
     Pause,
     /// Let the vCPUs run again.
@@ -107,6 +109,7 @@ impl Command {
     pub const fn method(self) -> &'static str {
         match self {
             Self::Status => "status",
+            Self::Config => "config",
             Self::Pause => "pause",
             Self::Resume => "resume",
             Self::Stop { .. } => "stop",
@@ -119,6 +122,7 @@ impl Command {
         let params = Params { method, params };
         match method {
             "status" => params.none().map(|()| Self::Status),
+            "config" => params.none().map(|()| Self::Config),
             "pause" => params.none().map(|()| Self::Pause),
             "resume" => params.none().map(|()| Self::Resume),
             "stop" => params.timeout_s().map(|timeout_s| Self::Stop { timeout_s }),
@@ -135,7 +139,7 @@ impl Command {
         match self {
             Self::Stop { timeout_s } => timeout_s.map(|timeout_s| json!({ "timeout_s": timeout_s })),
             Self::Memory(command) => command.params(),
-            Self::Status | Self::Pause | Self::Resume | Self::Kill => None,
+            Self::Status | Self::Config | Self::Pause | Self::Resume | Self::Kill => None,
         }
     }
 }

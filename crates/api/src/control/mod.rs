@@ -3,6 +3,7 @@
 //! | method | parameters | what it does |
 //! |---|---|---|
 //! | `status` | | nothing |
+//! | `config` | | nothing; says how the VM is configured ([`VmConfig`](crate::VmConfig)) |
 //! | `pause` | | stops the vCPUs; does nothing to a paused VM |
 //! | `resume` | | lets them run again; does nothing to a running VM |
 //! | `stop` | `timeout_s`, optional | presses the power button; stops hard after that many seconds |

@@ -34,6 +34,7 @@ fn a_request_is_read() {
     let id = Some(Id::Number(1.into()));
     for (line, command) in [
         (r#"{"jsonrpc":"2.0","id":1,"method":"status"}"#, Command::Status),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"config"}"#, Command::Config),
         (r#"{"jsonrpc":"2.0","id":1,"method":"pause","params":{}}"#, Command::Pause),
         (r#"{"jsonrpc":"2.0","id":1,"method":"resume","params":[]}"#, Command::Resume),
         (r#"{"jsonrpc":"2.0","id":1,"method":"stop"}"#, Command::Stop { timeout_s: None }),
@@ -143,6 +144,7 @@ fn a_response_with_neither_or_both_is_refused() {
 fn any_command() -> impl Strategy<Value = Command> {
     prop_oneof![
         Just(Command::Status),
+        Just(Command::Config),
         Just(Command::Pause),
         Just(Command::Resume),
         proptest::option::of(0..=86_400_u32).prop_map(|timeout_s| Command::Stop { timeout_s }),

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use napa_api::Exit;
 use napa_api::config::OnReboot;
 use napa_api::control::{RpcError, State, Status, code};
+use napa_api::{Exit, VmConfig};
 use napa_virtio::Threads;
 
 use crate::assemble::{Assembly, assemble};
@@ -244,6 +244,11 @@ impl Lifecycle {
         };
         let monitors = self.assembly.as_ref().map_or(&[][..], |assembly| &assembly.monitors);
         status::status(&self.opened, monitors, self.started, state)
+    }
+
+    /// How the VM is configured.
+    pub fn config(&self) -> &VmConfig {
+        &self.opened.config
     }
 
     /// The machine, for those who ask about its memory.

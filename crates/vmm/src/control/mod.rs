@@ -169,6 +169,7 @@ impl Control {
                 Ok(job) => return self.wait(connection, request, Awaits::Job(job)),
                 Err(error) => Err(error),
             },
+            Command::Config => reply(Ok(self.lifecycle.config())),
             command => {
                 let status = self.carry_out(command, io);
                 if command == Command::Pause && status.is_ok() && !self.lifecycle.is_paused() {
@@ -210,8 +211,8 @@ impl Control {
 
     fn carry_out(&mut self, command: Command, io: &mut Io<'_>) -> Result<Status, RpcError> {
         match command {
-            // Answered by jobs, not by the state that follows.
-            Command::Status | Command::Memory(_) => {}
+            // What has an answer of its own is answered elsewhere.
+            Command::Status | Command::Config | Command::Memory(_) => {}
             Command::Pause => self.lifecycle.pause()?,
             Command::Resume => self.lifecycle.resume()?,
             Command::Stop { timeout_s } => {
