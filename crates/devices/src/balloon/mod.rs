@@ -90,7 +90,7 @@ impl Device for BalloonDevice {
             features: activation.features,
             config_interrupt: activation.config_interrupt,
             health: activation.health,
-            memory: activation.memory,
+            memory: Arc::clone(activation.pages.ram()),
         };
         self.balloon.bind(driver);
         let worker =
