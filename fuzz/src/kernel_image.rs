@@ -15,7 +15,8 @@ const INITRD_BYTES: usize = 5000;
 /// The first byte chooses the machine, the rest is the image.
 pub fn kernel_image(input: &[u8]) {
     let Some((choice, image)) = input.split_first() else { return };
-    let needs = Needs { memory: MEMORIES[usize::from(choice & 3)], cpus: 1, devices: Vec::new(), address_bits: 46 };
+    let needs =
+        Needs { memory: MEMORIES[usize::from(choice & 3)], cpus: 1, devices: Vec::new(), address_bits: 46 };
     let plan = plan(&needs).expect("such a machine can be planned");
     let ram = allocate(&plan.ram).expect("memory is not reserved");
     let boot = |initrd: Option<&ImageFile>| {

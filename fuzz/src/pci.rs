@@ -59,10 +59,16 @@ impl Host {
         let (console, worker) =
             ConsoleBackend::open(&config.console, Box::new(|_| {})).expect("no console is no problem");
         control.add(worker).expect("the thread runs");
-        let devices = catalog::open_all(&Context { config: &config, console: &console, balloon: None }).expect("they open");
+        let devices = catalog::open_all(&Context { config: &config, console: &console, balloon: None })
+            .expect("they open");
         let devices: Vec<SharedDevice> =
             devices.into_iter().map(|device| Arc::new(Mutex::new(device))).collect();
-        let needs = Needs { memory: Bytes::mib(2), cpus: 1, devices: devices.iter().map(need).collect(), address_bits: 46 };
+        let needs = Needs {
+            memory: Bytes::mib(2),
+            cpus: 1,
+            devices: devices.iter().map(need).collect(),
+            address_bits: 46,
+        };
         let plan = plan(&needs).expect("such a machine can be planned");
         let threads = Threads::new(control.clone(), 1);
         Self { devices, plan, control, threads, disk, _console: console, _folder: folder }

@@ -37,7 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Memory that the requests of one batch have each.
 const BATCH_BYTES: u64 = 0x1800;
 const PLACE: PciSlot =
-    PciSlot { name: String::new(), slot: 1, bar: 0xc000_0000, first_interrupt: IO_APIC_PINS };
+    PciSlot { name: String::new(), slot: 1, bar: 0xc000_0000, first_interrupt: IO_APIC_PINS, memory: None };
 
 /// Plays a driver as the input says.
 pub fn blk(input: &[u8]) {
