@@ -4,6 +4,7 @@ use napa_units::{Bytes, Ledger, PAGE_SIZE};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::GroupReport;
 use super::message::Params;
 use super::sharing::{ShareOrder, ShareReport};
 use super::{BalloonReport, RpcError};
@@ -142,6 +143,8 @@ pub struct MemoryReport {
     pub balloon: Option<BalloonReport>,
     /// Merged pages.
     pub sharing: ShareReport,
+    /// The VM's own control group. `None`: it has none with the memory controller.
+    pub group: Option<GroupReport>,
 }
 
 /// How something is known.

@@ -21,6 +21,7 @@
 //! Nothing here opens a socket.
 
 mod balloon;
+mod group;
 mod line;
 mod memory;
 mod message;
@@ -33,6 +34,7 @@ mod tests;
 mod working_set;
 
 pub use balloon::{BalloonReport, BalloonStatistics, HintReport};
+pub use group::GroupReport;
 pub use line::{LINE_BYTES_MAX, LineTooLong, Lines};
 pub use memory::{Certainty, MemoryCommand, MemoryReport};
 pub use message::{Command, Id, Reply, Request, Response, RpcError, code, reply};

@@ -1,6 +1,6 @@
 //! A VM's memory for people.
 
-use napa_api::control::{BalloonReport, Certainty, DeviceState, MemoryReport};
+use napa_api::control::{BalloonReport, Certainty, DeviceState, GroupReport, MemoryReport};
 use napa_units::{Bytes, PageState};
 
 use super::picture;
@@ -50,6 +50,9 @@ fn facts(report: &MemoryReport) -> String {
             .row(["compressed", "estimated from the host's zswap: the kernel does not count it for this VM"]);
     }
     table.row(["from swap", &came_back(report)]);
+    if let Some(group) = &report.group {
+        table.row(["group", &charged(group)]);
+    }
     table.row(["sharing", &share::line(&report.sharing)]);
     table.finish() + &share::warnings(&report.sharing)
 }
@@ -72,6 +75,24 @@ fn came_back(report: &MemoryReport) -> String {
     match report.major_faults {
         Some(faults) => format!("{seen}; waited {} times for a page", figures::count(faults)),
         None => seen,
+    }
+}
+
+fn charged(group: &GroupReport) -> String {
+    let mut text = format!("{} charged", figures::size(group.current));
+    if let Some(swap) = group.swap {
+        let limit = group.swap_max.map(|limit| format!(" of {limit}")).unwrap_or_default();
+        text += &format!(", {}{limit} in swap", figures::size(swap));
+    }
+    if let Some(zswap) = group.zswap.filter(|zswap| *zswap > Bytes(0)) {
+        text += &format!(" ({} of zswap)", figures::size(zswap));
+    }
+    if let Some(stalled_us) = group.stalled_us {
+        text += &format!("; waited {} for memory", figures::duration_ns(stalled_us.saturating_mul(1000)));
+    }
+    match group.kills {
+        0 => text,
+        kills => format!("{text}; processes killed for want of it: {kills}"),
     }
 }
 
@@ -114,6 +135,7 @@ mod tests {
                 left: Bytes(0),
                 strangers: vec![],
             },
+            group: None,
         }
     }
 
@@ -137,6 +159,25 @@ from swap   1,234 pages seen to come back; waited 5 times for a page
 sharing     off (--share vm)
 ";
         assert_eq!(describe(&report(), Style::PLAIN), expected);
+    }
+
+    #[test]
+    fn a_group_says_what_it_is_charged_with() {
+        let mut group = GroupReport {
+            current: Bytes::mib(300),
+            swap: Some(Bytes::mib(20)),
+            swap_max: Some(Bytes::gib(1)),
+            zswap: Some(Bytes::kib(512)),
+            refaults: 1,
+            major_faults: 2,
+            stalled_us: Some(1500),
+            low_events: 0,
+            kills: 0,
+        };
+        let full = "300 MiB charged, 20 MiB of 1G in swap (512 KiB of zswap); waited 1.5 ms for memory";
+        assert_eq!(charged(&group), full);
+        group = GroupReport { swap: None, zswap: None, stalled_us: None, kills: 1, ..group };
+        assert_eq!(charged(&group), "300 MiB charged; processes killed for want of it: 1");
     }
 
     #[test]

@@ -265,6 +265,7 @@ impl Lifecycle {
             sensors: Arc::clone(&self.opened.sensors),
             balloon: self.opened.balloon.clone(),
             reclaimer: assembly.reclaimer.clone(),
+            group: self.opened.means.group.clone(),
             sharing: Arc::clone(&self.opened.sharing.0),
             samples: Arc::clone(&assembly.samples),
         })

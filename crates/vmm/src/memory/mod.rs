@@ -18,6 +18,7 @@ use napa_api::VmConfig;
 use napa_api::control::{MemoryCommand, Reply, reply};
 use napa_devices::balloon::Balloon;
 use napa_memory::{PageStates, Sensors, Watch};
+use napa_sys::cgroup::GroupFiles;
 
 pub use self::jobs::{JobId, Jobs};
 pub use self::reclaim::{Means, Reclaimer};
@@ -35,6 +36,8 @@ pub struct Subject {
     pub reclaimer: Reclaimer,
     pub sharing: Arc<Sharing>,
     pub samples: Arc<Samples>,
+    /// Empty: the VM has no group of its own.
+    pub group: GroupFiles,
 }
 
 /// Does what was asked; on the jobs' thread.

@@ -1,6 +1,7 @@
 //! Where the pages of a VM are.
 
-use napa_api::control::{Certainty, MemoryReport, RpcError, code};
+use napa_api::control::{Certainty, GroupReport, MemoryReport, RpcError, code};
+use napa_sys::cgroup::GroupMemory;
 
 use super::{Subject, random};
 
@@ -25,5 +26,20 @@ pub fn report(subject: &Subject) -> Result<MemoryReport, RpcError> {
         major_faults: subject.sensors.major_faults(),
         balloon: subject.balloon.as_ref().map(|balloon| balloon.report()),
         sharing: subject.sharing.report(),
+        group: subject.group.memory().as_ref().map(group),
     })
+}
+
+fn group(memory: &GroupMemory) -> GroupReport {
+    GroupReport {
+        current: memory.current,
+        swap: memory.swap,
+        swap_max: memory.swap_max,
+        zswap: memory.zswap,
+        refaults: memory.refaults,
+        major_faults: memory.major_faults,
+        stalled_us: memory.pressure.map(|pressure| pressure.some.total_us),
+        low_events: memory.events.low,
+        kills: memory.events.oom_kill,
+    }
 }
