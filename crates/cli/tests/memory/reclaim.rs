@@ -80,12 +80,14 @@ fn two_gibibytes_go_to_a_disk_and_every_page_verifies() {
     let Some(turn) = Turn::take() else { return };
     let Some(area) = Area::file(&host, &turn, "swap", "2560M") else { return };
     let workload = "workload=hold:2G,random";
-    let mut vm = host.run(&["--name", "vm", "--memory", "2304M", "--cmdline", workload]);
+    let patient = ["--name", "vm", "--memory", "2304M", "--stop-timeout", "900"];
+    let mut vm = host.run(&[&patient[..], &["--cmdline", workload]].concat());
     vm.wait_line("REPORT workload=hold phase=fill part=total");
     let report = reclaim(&host, "4G", 0);
     assert!(taken(&report) >= 2048 * MIB, "{report}");
     assert!(resident(&vm) < 64 * MIB);
-    assert_eq!(host.napa(&["stop", "vm"]).0, Some(0));
+    vm.signal("TERM");
+    vm.wait_line("REPORT workload=hold phase=check part=total");
     let ended = vm.end();
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let check = ended.output.lines().find(|line| line.contains("phase=check part=total"));
