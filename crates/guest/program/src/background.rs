@@ -102,7 +102,8 @@ pub fn halt() {
     }
 }
 
-/// Serves the balloon if something is due at `now`, without halting. For the boot processor, often.
+/// Serves the balloon if something is due at `now`. For the boot processor, often, but not between a look at what it
+/// waits for and a halt: interrupts may be taken here.
 pub fn look(now: u64) {
     if now >= NEXT_LOOK_NS.load(Ordering::Relaxed) {
         look_closely(now);

@@ -116,7 +116,9 @@ impl<'a> Phase<'a> {
 
     /// Whether its time is over, or a stop was requested.
     pub fn is_over(&self) -> bool {
-        self.cut_short.load(Ordering::Relaxed) || !self.goes_on(0, clock::now())
+        let now = clock::now();
+        self.tick_if_due(now);
+        self.cut_short.load(Ordering::Relaxed) || !self.has_time(now)
     }
 
     /// Counts a cycle, for the reports.
@@ -134,18 +136,23 @@ impl<'a> Phase<'a> {
     fn goes_on(&self, index: usize, now: u64) -> bool {
         if index == 0 {
             background::look(now);
-            if now >= self.next_tick_ns.load(Ordering::Relaxed) {
-                self.tick(now);
-            }
+            self.tick_if_due(now);
         }
-        let goes_on = now < self.deadline_ns && !self.stopped.load(Ordering::Relaxed);
+        let goes_on = self.has_time(now);
         if !goes_on {
             self.cut_short.store(true, Ordering::Relaxed);
         }
         goes_on
     }
 
-    fn tick(&self, now: u64) {
+    fn has_time(&self, now: u64) -> bool {
+        now < self.deadline_ns && !self.stopped.load(Ordering::Relaxed)
+    }
+
+    fn tick_if_due(&self, now: u64) {
+        if now < self.next_tick_ns.load(Ordering::Relaxed) {
+            return;
+        }
         let mut reporter = self.reporter.hold();
         if reporter.tick(now) && self.stopping == Stopping::Heeded {
             self.stopped.store(true, Ordering::Relaxed);
@@ -155,8 +162,9 @@ impl<'a> Phase<'a> {
 
     /// Sleeps on the boot processor until something is due, at the latest at `end_ns`, or another processor has finished.
     fn wait(&self, end_ns: u64) {
+        // No look at the background here: it may take the interrupt for which this sleeps.
         let now = clock::now();
-        self.goes_on(0, now);
+        self.tick_if_due(now);
         let next = self.next_tick_ns.load(Ordering::Relaxed).min(end_ns);
         timer::once(next.saturating_sub(now));
         background::halt();

@@ -48,8 +48,8 @@ pub fn pump(
     let mut idle: Vec<usize, { DEPTH_MAX as usize }> = (0..block.slots()).collect();
     let (mut stopped, mut next_tick_ns) = (false, 0);
     loop {
+        background::look(clock::now());
         let now = clock::now();
-        background::look(now);
         if now >= next_tick_ns {
             stopped |= next_tick_ns != 0 && reporter.tick(now);
             next_tick_ns = reporter.next_ns();
