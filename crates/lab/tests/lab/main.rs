@@ -1,6 +1,7 @@
 //! Tests on stock Debian hosts. On a machine that lacks what the lab needs they count as ignored, and a line
 //! says what.
 
+mod balloon;
 mod disk;
 mod guest;
 mod hosts;
@@ -26,9 +27,17 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     let threads = arguments.test_threads.unwrap_or(HOSTS_AT_ONCE_MAX);
     arguments.test_threads = Some(threads.min(HOSTS_AT_ONCE_MAX));
-    let tests =
-        [hosts::TESTS, kernels::TESTS, disk::TESTS, network::TESTS, pmem::TESTS, power::TESTS, vsock::TESTS]
-            .concat();
+    let tests = [
+        hosts::TESTS,
+        kernels::TESTS,
+        disk::TESTS,
+        network::TESTS,
+        pmem::TESTS,
+        power::TESTS,
+        vsock::TESTS,
+        balloon::TESTS,
+    ]
+    .concat();
     let lab = match if arguments.list { Ok(None) } else { lab() } {
         Ok(lab) => lab.map(Arc::new),
         Err(error) => {
