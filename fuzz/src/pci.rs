@@ -3,10 +3,12 @@
 use std::cell::RefCell;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use napa_api::VmConfig;
 use napa_api::config::{CacheMode, ConsoleConfig, DiskConfig, DiskFormat, VsockConfig};
+use napa_devices::balloon::Balloon;
 use napa_devices::{ConsoleBackend, Context, catalog};
 use napa_machine::layout::{ECAM_SIZE, ECAM_START, IO_APIC_PINS, RESET_PORT};
 use napa_machine::{Buses, DeviceNeed, Needs, PciBus, Plan, plan};
@@ -18,7 +20,7 @@ use tempfile::TempDir;
 
 use crate::function::{Function, QUEUE_SIZE, RINGS_BYTES, Rings};
 use crate::kvm::FakeKvm;
-use crate::ram::Ram;
+use crate::ram::{HIGH_END, HIGH_START, LOW_END, Ram};
 use crate::words::{address, length, width};
 
 /// Steps of one input at most: more find nothing new.
@@ -28,6 +30,8 @@ const QUEUES_MAX: u64 = 4;
 /// Where data lies, behind the rings of all devices.
 const DATA: u64 = 0x8000;
 const DISK_BYTES: usize = 1 << 16;
+/// Guest memory, as far as devices are told.
+const RAM: Bytes = Bytes(LOW_END + HIGH_END - HIGH_START);
 
 /// Plays a guest's accesses as the input says.
 pub fn pci(input: &[u8]) {
@@ -45,6 +49,7 @@ struct Host {
     control: reactor::Handle,
     threads: Threads,
     disk: std::fs::File,
+    balloon: Arc<Balloon>,
     _console: Arc<ConsoleBackend>,
     _folder: TempDir,
 }
@@ -59,8 +64,9 @@ impl Host {
         let (console, worker) =
             ConsoleBackend::open(&config.console, Box::new(|_| {})).expect("no console is no problem");
         control.add(worker).expect("the thread runs");
-        let devices = catalog::open_all(&Context { config: &config, console: &console, balloon: None })
-            .expect("they open");
+        let balloon = Arc::new(Balloon::new(RAM).expect("an eventfd is left"));
+        let context = Context { config: &config, console: &console, balloon: Some(&balloon) };
+        let devices = catalog::open_all(&context).expect("they open");
         let devices: Vec<SharedDevice> =
             devices.into_iter().map(|device| Arc::new(Mutex::new(device))).collect();
         let needs = Needs {
@@ -71,7 +77,7 @@ impl Host {
         };
         let plan = plan(&needs).expect("such a machine can be planned");
         let threads = Threads::new(control.clone(), 1);
-        Self { devices, plan, control, threads, disk, _console: console, _folder: folder }
+        Self { devices, plan, control, threads, disk, balloon, _console: console, _folder: folder }
     }
 
     fn play(&self, input: &[u8]) {
@@ -84,6 +90,20 @@ impl Host {
         machine.check_reset(self);
         drop(machine);
         assert!(kvm.doorbells().is_empty() && kvm.routes().is_empty(), "something is left connected");
+    }
+}
+
+impl Host {
+    /// What the host asks of a balloon, whatever the guest has made of it.
+    fn ask_balloon(&self, input: &mut Unstructured<'_>) -> Result<()> {
+        match input.int_in_range(0..=2_u8)? {
+            0 => drop(self.balloon.set_target(Bytes(u64::from(input.arbitrary::<u8>()?) << 12))),
+            1 => self.balloon.refresh_statistics(Duration::from_micros(100)),
+            _ => drop(self.balloon.hint(Duration::from_micros(100))),
+        }
+        let report = self.balloon.report();
+        assert!(report.held <= RAM && report.target <= RAM, "{report:?}");
+        Ok(())
     }
 }
 
@@ -150,7 +170,7 @@ impl<'a> Machine<'a> {
     fn step(&mut self, input: &mut Unstructured<'_>) -> Result<()> {
         let device = input.choose_index(self.host.devices.len())?;
         let mut function = Function::new(&self.buses, &self.host.plan.pci[device]);
-        match input.int_in_range(0..=20_u8)? {
+        match input.int_in_range(0..=21_u8)? {
             0 => self.access_ports(input)?,
             1 => self.access_config(device, input)?,
             2 => self.access_memory(input)?,
@@ -165,6 +185,7 @@ impl<'a> Machine<'a> {
             14..=17 => self.request(device, input)?,
             18 => self.reset(device),
             19 => self.settle(),
+            20 => self.host.ask_balloon(input)?,
             _ => self.kvm.refuse(u32::from(input.int_in_range(2..=6_u8)?)),
         }
         Ok(())
@@ -288,6 +309,9 @@ impl<'a> Machine<'a> {
         (0..host.devices.len()).for_each(|device| self.reset(device));
         self.pci.reset();
         assert!(self.kvm.doorbells().is_empty(), "doorbells are left");
+        let balloon = host.balloon.report();
+        assert_eq!((balloon.held, balloon.actual), (Bytes(0), Bytes(0)), "a reset empties the balloon");
+        host.balloon.set_target(Bytes(0)).expect("all memory can be given back");
     }
 }
 
