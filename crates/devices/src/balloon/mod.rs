@@ -90,6 +90,7 @@ impl Device for BalloonDevice {
             features: activation.features,
             config_interrupt: activation.config_interrupt,
             health: activation.health,
+            // Devices may bring more memory; only RAM can be given up.
             memory: Arc::clone(activation.pages.ram()),
         };
         self.balloon.bind(driver);
