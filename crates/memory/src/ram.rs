@@ -2,8 +2,11 @@
 #![allow(unsafe_code)] // Advice about a mapping is given by address.
 
 use napa_units::{Bytes, GuestAddress};
-use vm_memory::mmap::MmapRegionBuilder;
-use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
+use vm_memory::mmap::{MmapRegionBuilder, MmapRegionError};
+use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
+
+/// Bytes of a huge page.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// Memory of one guest: its RAM, or all that its devices may address. Clones share the memory.
 pub type GuestRam = GuestMemoryMmap<()>;
@@ -64,17 +67,59 @@ pub fn prefer_huge_pages(ram: &GuestRam) {
 fn map(region: &RamRegion) -> Result<GuestRegionMmap<()>, RamError> {
     let refused = |reason: String| RamError::Map { start: region.start, size: region.size, reason };
     let size = usize::try_from(region.size.0).map_err(|error| refused(error.to_string()))?;
-    // No reserve: what the host can promise is decided by admission, not by the kernel's overcommit heuristic.
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    let mapping = MmapRegionBuilder::new_with_bitmap(size, ())
-        .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
-        .with_mmap_flags(flags)
-        .build()
-        .map_err(|error| refused(error.to_string()))?;
+    let mapping = map_like(region.start, size).map_err(|error| refused(error.to_string()))?;
     let mapped = GuestRegionMmap::new(mapping, vm_memory::GuestAddress(region.start.0))
         .ok_or_else(|| refused("the region ends past the address space".into()))?;
     debug_assert_eq!(mapped.len(), region.size.0);
     Ok(mapped)
+}
+
+/// Maps memory so that a huge page of the host is one of the guest, where the kernel can be talked into it. Linux 6.7
+/// and newer do so by themselves for whole huge pages. Otherwise no block of the guest would be a huge page of the
+/// host, and giving one back would break two.
+fn map_like(start: GuestAddress, size: usize) -> Result<MmapRegion<()>, MmapRegionError> {
+    let mapping = map_anywhere(size)?;
+    let address = mapping.as_ptr() as usize;
+    let too_high = address.wrapping_sub(start.0 as usize) % HUGE_PAGE_BYTES;
+    if too_high == 0 || size < HUGE_PAGE_BYTES {
+        return Ok(mapping);
+    }
+    drop(mapping);
+    // The kernel maps from the top down: what takes the end of the gap moves the next mapping down.
+    let _filler = Filler::map(address + size - too_high, too_high);
+    map_anywhere(size)
+}
+
+fn map_anywhere(size: usize) -> Result<MmapRegion<()>, MmapRegionError> {
+    // No reserve: what the host can promise is decided by admission, not by the kernel's overcommit heuristic.
+    MmapRegionBuilder::new_with_bitmap(size, ())
+        .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+        .with_mmap_flags(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE)
+        .build()
+}
+
+/// A mapping that only takes room.
+struct Filler {
+    address: *mut libc::c_void,
+    size: usize,
+}
+
+impl Filler {
+    /// Takes this room. `None`: somebody else has some of it.
+    fn map(address: usize, size: usize) -> Option<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
+        let address = address as *mut libc::c_void;
+        // SAFETY: a mapping that replaces no other changes nothing that anybody uses.
+        let mapped = unsafe { libc::mmap(address, size, libc::PROT_NONE, flags, -1, 0) };
+        (mapped != libc::MAP_FAILED).then_some(Self { address: mapped, size })
+    }
+}
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        // SAFETY: the range is the mapping that this made, and nobody else knows of it.
+        let _always = unsafe { libc::munmap(self.address, self.size) };
+    }
 }
 
 #[cfg(test)]
@@ -94,6 +139,22 @@ mod tests {
         assert_eq!(ram.clone().read_obj::<u64>(address).unwrap(), 7);
         assert!(ram.read_obj::<u64>(vm_memory::GuestAddress(Bytes::mib(1).0)).is_err());
         assert_eq!(ram.num_regions(), 2);
+    }
+
+    #[test]
+    fn huge_pages_of_the_host_are_those_of_the_guest() {
+        // No whole number of huge pages, which every kernel puts anywhere.
+        let size = Bytes(Bytes::mib(64).0 + 4096);
+        for start in [0, 1 << 32, 4096] {
+            let region = RamRegion { start: GuestAddress(start), size };
+            let is_like = || {
+                let ram = allocate(&[region]).unwrap();
+                let address = host_address(ram.iter().next().unwrap());
+                address.wrapping_sub(start) % HUGE_PAGE_BYTES as u64 == 0
+            };
+            // Another thread may take the room that was made.
+            assert!((0..20).any(|_| is_like()), "{start:#x}");
+        }
     }
 
     #[test]
