@@ -73,7 +73,7 @@ fn what_starts_no_vm_leaves_no_group() {
         assert!(!mount.join(&name).exists());
     }
     for (words, text) in [
-        (&["--swap-max", "1G"][..], "--swap-max needs a control group"),
+        (&["--swap-max", "1G"][..], "--swap-max needs --cgroup"),
         (&["--cgroup", "../x"], "is not a control group"),
     ] {
         let ended = host.run(words).end();
