@@ -17,11 +17,12 @@ const DATA_MIB: u64 = 48;
 fn two_guests_share_an_image(lab: &Lab) -> Result<()> {
     let host = lab.start(HostKernel::V6_12)?;
     host.shell(&format!(
-        "mkdir /tmp/tree; head -c {DATA_MIB}M /dev/urandom > /tmp/tree/data; \
-         mke2fs -q -t ext4 -b 4096 -d /tmp/tree /images/image 96M 2>/dev/null; sync; sha256sum < /images/image > /tmp/before"
+        "truncate -s 96M /images/image; mke2fs -F -b 4096 /images/image 2>/dev/null; mkdir -p /run/image; \
+         mount -o loop /images/image /run/image; head -c {} /dev/urandom > /run/image/data",
+        DATA_MIB << 20,
     ))?;
-    let sum = guest::sha256(&host, "/tmp/tree/data")?;
-    host.shell("rm -r /tmp/tree")?;
+    let sum = guest::sha256(&host, "/run/image/data")?;
+    host.shell("umount /run/image; sync; sha256sum < /images/image > /tmp/before")?;
     let script = "until [ -b /dev/pmem0 ]; do usleep 10000; done; mount -t ext4 -o ro,dax /dev/pmem0 /mnt || exit 1; \
         grep pmem0 /proc/mounts; echo sum $(sha256sum < /mnt/data); grep ^Cached: /proc/meminfo; \
         dd if=/dev/zero of=/dev/pmem0 bs=4k count=4 seek=1000 conv=fsync; echo waiting; sleep 1000";
