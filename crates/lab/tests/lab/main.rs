@@ -9,6 +9,7 @@ mod kernels;
 mod network;
 mod pmem;
 mod power;
+mod reclaim;
 mod vsock;
 
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         network::TESTS,
         pmem::TESTS,
         power::TESTS,
+        reclaim::TESTS,
         vsock::TESTS,
         balloon::TESTS,
     ]
