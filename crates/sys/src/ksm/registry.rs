@@ -215,6 +215,8 @@ impl Registry {
         let folder = root.as_ref().join(REGISTRY);
         // A lock that keeps all others out needs a file that may be written to; asking does not.
         let lock = File::options().read(true).write(true).open(folder.join(LOCK)).ok()?;
+        // Whoever joins meanwhile waits, and does not take this look for a member.
+        lock::set(&lock, DOOR, Kind::Exclusive).ok()?.then_some(())?;
         let record = Record::read(&File::open(folder.join(RECORD)).ok()?).ok()??;
         let is_free = lock::set(&lock, MEMBERS, Kind::Exclusive).ok()?;
         is_free.then_some(Leftovers { saved: record.saved })

@@ -104,6 +104,23 @@ fn what_a_killed_member_saved_is_put_back_by_the_next_one() {
 }
 
 #[test]
+fn looking_for_leftovers_is_in_nobodys_way() {
+    let host = host(&BEFORE);
+    let root = &host.root();
+    let mut killed = Registry::open(root).unwrap();
+    killed.join(&web(), &member(1)).unwrap();
+    drop(killed);
+    std::thread::scope(|scope| {
+        let looks = scope.spawn(|| (0..2000).filter(|_| Registry::leftovers(root).is_some()).count());
+        for pid in 2..200 {
+            let mut vm = Registry::open(root).unwrap();
+            vm.join(&Domain::Process(pid), &member(pid)).unwrap();
+        }
+        looks.join().unwrap();
+    });
+}
+
+#[test]
 fn a_record_without_changed_settings_is_taken_over_too() {
     let host = host(&BEFORE);
     let root = host.root();
