@@ -1,6 +1,8 @@
 //! Equal pages are merged within a trust domain and nowhere else, guests notice nothing, and the host's settings come
 //! back.
 
+#![allow(unsafe_code)] // A test makes memory of its own mergeable.
+
 use std::fs::{self, File};
 use std::time::{Duration, Instant};
 
@@ -204,6 +206,52 @@ fn settings_that_a_killed_vm_left_are_put_back_by_the_next_one() {
     assert_eq!(host.run(&["--share", "domain=two"]).end().code, Some(0));
     ksm.assert_as_before();
     assert!(!host.napa(&["doctor"]).1.contains("VMs that were killed"));
+}
+
+/// A page of this process that the kernel may merge.
+struct MergeablePage(*mut libc::c_void);
+
+impl MergeablePage {
+    fn new() -> Self {
+        let (rights, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping at an address that the kernel chooses.
+        let page = unsafe { libc::mmap(std::ptr::null_mut(), 4096, rights, flags, -1, 0) };
+        assert_ne!(page, libc::MAP_FAILED);
+        // SAFETY: the page is the mapping just made.
+        assert_eq!(unsafe { libc::madvise(page, 4096, libc::MADV_MERGEABLE) }, 0);
+        Self(page)
+    }
+}
+
+impl Drop for MergeablePage {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is that of `new`, and nobody uses it.
+        unsafe { libc::munmap(self.0, 4096) };
+    }
+}
+
+#[test]
+fn nobody_shares_while_there_is_a_stranger() {
+    let (Some(host), Some(ksm)) = (Host::new(), Ksm::take()) else { return };
+    let vm = hold(&host, "vm", "identical", &[]);
+    let stranger = MergeablePage::new();
+    let said = format!("process {} (", std::process::id());
+    for share in ["vm", "domain=one"] {
+        let ended = host.run(&["--share", share]).end();
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.error.contains(&said) && ended.error.lines().count() == 1, "{ended:?}");
+    }
+    let (code, _, error) = host.napa(&["share", "vm", "on"]);
+    assert!(code == Some(2) && error.contains(&said), "{error}");
+    assert!(host.napa(&["doctor"]).1.contains(&said));
+    drop(stranger);
+    // One that comes later is told of.
+    assert_eq!(host.napa(&["share", "vm", "on"]).0, Some(0));
+    let _stranger = MergeablePage::new();
+    let (_, output, _) = host.napa(&["inspect", "vm", "--memory"]);
+    assert!(output.contains(&format!("warning: {said}")), "{output}");
+    stop(&host, "vm", vm);
+    ksm.assert_as_before();
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod network;
 mod pmem;
 mod power;
 mod reclaim;
+mod sharing;
 mod vsock;
 
 use std::process::ExitCode;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         pmem::TESTS,
         power::TESTS,
         reclaim::TESTS,
+        sharing::TESTS,
         vsock::TESTS,
         balloon::TESTS,
     ]
