@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::GroupReport;
 use super::message::Params;
 use super::sharing::{ShareOrder, ShareReport};
-use super::{BalloonReport, RpcError};
+use super::{BalloonReport, RpcError, WorkingSet};
 
 /// What is asked about a VM's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +139,8 @@ pub struct MemoryReport {
     pub refaults: u64,
     /// How often the VM's process has waited for a page from swap or a disk. `None`: the kernel does not say.
     pub major_faults: Option<u64>,
+    /// How much of it the guest uses, by the last sample. `None`: there was none.
+    pub working_set: Option<WorkingSet>,
     /// The balloon. `None`: the VM has none.
     pub balloon: Option<BalloonReport>,
     /// Merged pages.

@@ -42,6 +42,10 @@ fn facts(report: &MemoryReport) -> String {
     if let Some(huge) = report.huge {
         table.row(["huge pages", &figures::size(huge)]);
     }
+    if let Some(found) = &report.working_set {
+        let (used, low, high) = (found.working_set, figures::size(found.low), figures::size(found.high));
+        table.row(["working set", &format!("{} (the last sample: {low} to {high})", figures::size(used))]);
+    }
     if let Some(balloon) = &report.balloon {
         table.row(["balloon", &given_up(balloon)]);
     }
@@ -123,6 +127,7 @@ mod tests {
             compressed: Certainty::Counted,
             refaults: 1234,
             major_faults: Some(5),
+            working_set: None,
             balloon: None,
             sharing: ShareReport {
                 scope: ShareConfig::Vm,

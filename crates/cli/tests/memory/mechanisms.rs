@@ -9,6 +9,7 @@ use crate::client::Client;
 use crate::ledger::report;
 use crate::sharing::Ksm;
 use crate::support::Host;
+use crate::swap_area::{Area, Turn};
 
 const MIB: u64 = 1 << 20;
 const STEPS: usize = 40;
@@ -47,6 +48,10 @@ fn step(random: &mut Random, may_share: bool) -> (&'static str, Value) {
 fn run(seed: u64, flags: &[&str]) {
     let Some(host) = Host::new() else { return };
     let ksm = Ksm::take();
+    // Compressed swap first, and then a file; without them the guest cannot lose pages to swap, and the rest goes on.
+    let turn = Turn::take();
+    let compressed = turn.as_ref().and_then(|turn| Area::zram(&host, turn, "32M"));
+    let file = turn.as_ref().and_then(|turn| Area::file(&host, turn, "swap", "512M"));
     let guest = "workload=verify:96M,0 balloon=on report=1 seed=7";
     let words = ["--memory", "256M", "--cpus", "2", "--name", "vm", "--cmdline", guest];
     let mut vm = host.run(&[&words[..], flags].concat());
@@ -77,6 +82,7 @@ fn run(seed: u64, flags: &[&str]) {
     assert_eq!(ended.code, Some(0), "seed {seed}: {ended:?}");
     assert!(!ended.output.contains("CORRUPT"), "seed {seed}: {ended:?}");
     assert!(ended.output.contains("DONE code=0"), "seed {seed}: {ended:?}");
+    [compressed, file].into_iter().flatten().for_each(|area| drop(area.remove()));
 }
 
 #[test]

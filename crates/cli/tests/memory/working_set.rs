@@ -5,16 +5,7 @@ use serde_json::Value;
 use crate::client::Client;
 use crate::ledger::report;
 use crate::support::Host;
-
-/// Whether pages can be taken away; says so if not.
-fn has_swap() -> bool {
-    let swaps = std::fs::read_to_string("/proc/swaps").unwrap_or_default();
-    let has_swap = swaps.lines().count() > 1;
-    if !has_swap {
-        println!("skipped: this machine has no swap");
-    }
-    has_swap
-}
+use crate::swap_area::{Area, Turn};
 
 #[test]
 fn without_swap_a_sample_is_refused_with_the_reason() {
@@ -39,10 +30,8 @@ fn without_swap_a_sample_is_refused_with_the_reason() {
 
 #[test]
 fn a_busy_guest_uses_its_memory_and_an_idle_one_does_not() {
-    if !has_swap() {
-        return;
-    }
-    let Some(host) = Host::new() else { return };
+    let (Some(host), Some(turn)) = (Host::new(), Turn::take()) else { return };
+    let Some(area) = Area::zram(&host, &turn, "64M") else { return };
     let words = ["--memory", "128M", "--huge-pages", "off"];
     let sweeping = [&words[..], &["--name", "busy", "--cmdline", "workload=verify:64M,0"]].concat();
     let idle = [&words[..], &["--name", "idle", "--cmdline", "workload=touch:64M+idle"]].concat();
@@ -68,4 +57,5 @@ fn a_busy_guest_uses_its_memory_and_an_idle_one_does_not() {
         let ended = vm.end();
         assert!(ended.code == Some(0) && !ended.output.contains("CORRUPT"), "{ended:?}");
     }
+    area.remove();
 }

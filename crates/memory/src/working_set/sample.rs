@@ -5,7 +5,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use napa_sys::own_memory::{Pagemap, Run, Seen, SwapAreas};
-use napa_units::{PAGE_SIZE, Pages};
+use napa_units::{Bytes, PAGE_SIZE, Pages};
 
 use super::Estimate;
 use crate::ledger::{Random, Sensors};
@@ -15,11 +15,16 @@ use crate::{PageStates, Watch};
 /// guest waits for a hundred pages at worst.
 pub const TAKEN_MAX: u64 = 100;
 
+/// A huge page has so many pages.
+const HUGE_PAGES: u64 = Bytes::mib(2).0 / PAGE_SIZE;
+
 /// Pages that are in swap because they were taken.
 #[derive(Debug)]
 pub struct Sample {
     /// Their indices, in order.
     taken: Vec<u64>,
+    /// Those of them that lay in a huge page, which the kernel has split to take them.
+    split: Vec<u64>,
     /// Pages that the guest had in memory.
     resident: Pages,
     started: Instant,
@@ -67,6 +72,8 @@ impl Sample {
         ranks.sort_unstable();
         ranks.dedup();
         let chosen = present_at(pages, &sensors.pagemap, &ranks).map_err(SampleError::Unseen)?;
+        let was_huge = |index: &u64| address_of(pages, *index).is_some_and(|at| sensors.pagemap.is_huge(at));
+        let mut split: Vec<u64> = chosen.iter().copied().filter(was_huge).collect();
         chosen.iter().for_each(|index| page_out(pages, *index));
         let mut taken = Vec::new();
         for index in &chosen {
@@ -78,7 +85,8 @@ impl Sample {
         if taken.is_empty() {
             return Err(SampleError::NothingTaken(chosen.len() as u64));
         }
-        Ok(Self { taken, resident, started: Instant::now() })
+        split.retain(|index| taken.contains(index));
+        Ok(Self { taken, split, resident, started: Instant::now() })
     }
 
     /// How many pages were taken.
@@ -107,6 +115,33 @@ impl Sample {
             returned += u64::from(matches!(seen, Seen::Present | Seen::PresentOrZeros | Seen::Zeros));
         }
         Ok(returned)
+    }
+
+    /// Has the kernel join the huge pages again that it split for this sample, unless more has become of them since:
+    /// memory that was discarded or put into swap stays away.
+    ///
+    /// # Errors
+    /// The kernel does not show the guest's pages.
+    pub fn join(&self, watch: &Watch, sensors: &Sensors) -> Result<(), SampleError> {
+        let (pages, pagemap) = (watch.pages(), &sensors.pagemap);
+        for index in &self.split {
+            let Some(first) = block_of(pages, *index) else { continue };
+            let block = first..first + HUGE_PAGES;
+            let own = self.taken.iter().filter(|taken| block.contains(taken)).count() as u64;
+            let (mut present, mut swapped) = (0, 0);
+            for (start, count) in pages.host_ranges(block) {
+                let mut each = |run: Run| match run.seen {
+                    Seen::Present | Seen::PresentOrZeros => present += run.pages,
+                    Seen::Swapped(_) => swapped += run.pages,
+                    Seen::Absent | Seen::Zeros => {}
+                };
+                pagemap.look(start, count.0, SwapAreas::Alike, &mut each).map_err(SampleError::Unseen)?;
+            }
+            if present + swapped == HUGE_PAGES && swapped <= own {
+                join(pages, first);
+            }
+        }
+        Ok(())
     }
 
     /// What follows if so many have come back.
@@ -144,6 +179,30 @@ fn seen_at(pages: &PageStates, pagemap: &Pagemap, index: u64) -> io::Result<Seen
     Ok(seen)
 }
 
+fn address_of(pages: &PageStates, index: u64) -> Option<u64> {
+    pages.host_ranges(index..index + 1).first().map(|(start, _)| *start)
+}
+
+/// The first page of the huge page that this page lies in. `None`: not all of that is the guest's, in one piece.
+fn block_of(pages: &PageStates, index: u64) -> Option<u64> {
+    let before = address_of(pages, index)? / PAGE_SIZE % HUGE_PAGES;
+    let first = index.checked_sub(before)?;
+    let pieces = pages.host_ranges(first..first + HUGE_PAGES);
+    (pieces.len() == 1 && pieces[0].1 == Pages(HUGE_PAGES)).then_some(first)
+}
+
+/// `MADV_COLLAPSE` of asm-generic/mman-common.h (Linux 6.1).
+const MADV_COLLAPSE: libc::c_int = 25;
+
+fn join(pages: &PageStates, first: u64) {
+    for (start, count) in pages.host_ranges(first..first + HUGE_PAGES) {
+        let bytes = count.bytes().0 as usize;
+        // SAFETY: the range lies in RAM, which `pages` keeps mapped; what it holds is moved, and stays the same. A
+        // kernel that cannot do it leaves small pages.
+        let _refused = unsafe { libc::madvise(start as *mut libc::c_void, bytes, MADV_COLLAPSE) };
+    }
+}
+
 fn page_out(pages: &PageStates, index: u64) {
     for (start, _) in pages.host_ranges(index..index + 1) {
         // SAFETY: the page lies in RAM, which `pages` keeps mapped; what it holds is kept, in swap.
@@ -157,7 +216,7 @@ mod tests {
     use std::sync::Arc;
 
     use napa_sys::host::Root;
-    use napa_units::{Bytes, GuestAddress};
+    use napa_units::GuestAddress;
     use vm_memory::Bytes as _;
 
     use super::*;
@@ -212,5 +271,34 @@ mod tests {
         assert!(returned >= before && returned == expected, "{returned} of {expected}");
         let estimate = sample.estimate(returned);
         assert!(estimate.low <= Pages(167) && Pages(167) <= estimate.high, "{estimate:?} of {sample:?}");
+    }
+
+    #[test]
+    fn huge_pages_that_were_split_are_joined_again() {
+        let ram = allocate(&[RamRegion { start: GuestAddress(0), size: Bytes::mib(16) }]).unwrap();
+        crate::prefer_huge_pages(&ram);
+        let watch = Watch::new(Arc::new(PageStates::new(Arc::new(ram))));
+        let sensors = Sensors::open(&Root::system()).unwrap();
+        (0..4096).for_each(|page| write(&watch, page));
+        let is_huge = |index: u64| sensors.pagemap.is_huge(address_of(watch.pages(), index).unwrap());
+        let huge = || (0..4096).filter(|index| is_huge(*index)).count();
+        let before = huge();
+        if before == 0 {
+            return println!("skipped: this kernel gives no huge pages, or does not show them");
+        }
+        let sample = match Sample::take(&watch, &sensors, 7) {
+            Err(SampleError::NoSwap) => return println!("skipped: this machine has no swap"),
+            sample => sample.unwrap(),
+        };
+        assert!(huge() < before && !sample.split.is_empty(), "{sample:?}");
+        // A block that the guest gave up a part of meanwhile stays as it is.
+        let given_up = sample.split[0] ^ 1;
+        watch.pages().discard(napa_units::Gfn(given_up), Pages(1)).unwrap();
+        sample.join(&watch, &sensors).unwrap();
+        assert!(huge() >= before - 512 && !is_huge(given_up), "{} of {before}", huge());
+        for page in (0..4096).filter(|page| *page != given_up) {
+            let held: u64 = watch.pages().ram().read_obj(vm_memory::GuestAddress(page * PAGE_SIZE)).unwrap();
+            assert_eq!(held, page);
+        }
     }
 }

@@ -91,6 +91,15 @@ impl Pagemap {
         self.read(start, pages, areas, each)
     }
 
+    /// Whether the page at this address lies in a huge page that is mapped whole. `false`, too, where the kernel does
+    /// not say.
+    pub fn is_huge(&self, address: u64) -> bool {
+        let page = address - address % PAGE_SIZE;
+        let mut regions = [Region::default()];
+        let found = scan_once(&self.file, page, page + PAGE_SIZE, &mut regions);
+        found.is_ok_and(|(found, _)| found == 1 && regions[0].categories & IS_HUGE != 0)
+    }
+
     fn scan(
         &self,
         start: u64,

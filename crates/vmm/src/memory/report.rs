@@ -24,6 +24,7 @@ pub fn report(subject: &Subject) -> Result<MemoryReport, RpcError> {
         },
         refaults: look.refaults,
         major_faults: subject.sensors.major_faults(),
+        working_set: subject.samples.last(),
         balloon: subject.balloon.as_ref().map(|balloon| balloon.report()),
         sharing: subject.sharing.report(),
         group: subject.group.memory().as_ref().map(group),

@@ -17,11 +17,17 @@ pub struct Samples(Mutex<Inner>);
 struct Inner {
     under_way: Option<Sample>,
     averages: Averages,
+    report: Option<WorkingSet>,
     /// When the averages last took something in.
     last: Option<Instant>,
 }
 
 impl Samples {
+    /// What the last sample said.
+    pub fn last(&self) -> Option<WorkingSet> {
+        self.lock().report.clone()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -53,7 +59,9 @@ pub fn finish(subject: &Subject) -> Result<WorkingSet, RpcError> {
     let averages = samples.averages;
     let size = subject.pages.count().bytes();
     let used_by_guest = balloon::used_by_guest(subject);
-    Ok(WorkingSet {
+    // Whatever comes of it, the sample has said what it says.
+    let _small_pages_stay = sample.join(&subject.watch, &subject.sensors);
+    let report = WorkingSet {
         name: subject.config.name_or_default().to_owned(),
         working_set: averages.greatest().bytes().min(used_by_guest.unwrap_or(size)).min(size),
         estimate: estimate.pages.bytes(),
@@ -66,7 +74,9 @@ pub fn finish(subject: &Subject) -> Result<WorkingSet, RpcError> {
         taken: sample.taken(),
         returned,
         interval_ms: age.as_millis() as u64,
-    })
+    };
+    samples.report = Some(report.clone());
+    Ok(report)
 }
 
 fn refusal(error: SampleError) -> RpcError {
