@@ -1,17 +1,17 @@
 //! `napa explain VM`: which ways there are to get memory back from a VM, and what stands in the way of the others.
 //!
-//! The VM says how it is configured and which devices its guest drives; the host is looked at from here, and what
-//! follows from both is [`napa_api::mechanism`]'s.
+//! The VM says how it is configured, what it found on the host when it started, and which devices its guest drives; the
+//! host's swap is looked at from here. What follows from all that is [`napa_api::mechanism`]'s.
 
 use std::process::ExitCode;
 
 use clap::Args;
 use napa_api::VmConfig;
-use napa_api::control::{Command, DeviceState, Status};
+use napa_api::control::{Command, DeviceState, MeansReport, MemoryCommand, Status};
 use napa_api::mechanism::{
-    Availability, Explanation, GuestFacts, HostFacts, KsmFacts, SwapMedium, explain as explain_facts,
+    Availability, Explanation, GuestFacts, HostFacts, SwapMedium, explain as explain_facts,
 };
-use napa_sys::host::{Cgroup, Ksm, KvmModule, Root, Swap, SwapKind, Userfaultfd, zswap_enabled};
+use napa_sys::host::{KvmModule, Root, Swap, SwapKind, zswap_enabled};
 
 use crate::client;
 use crate::command::{JsonArgs, Target};
@@ -31,7 +31,8 @@ pub struct ExplainArgs {
 pub fn explain(arguments: &ExplainArgs) -> Result<ExitCode, Error> {
     let config: VmConfig = client::ask(&arguments.target, Command::Config)?;
     let status: Status = client::ask(&arguments.target, Command::Status)?;
-    let explanation = explain_facts(&config, &host_facts(&Root::system()), guest_facts(&status));
+    let means: MeansReport = client::ask(&arguments.target, Command::Memory(MemoryCommand::Means))?;
+    let explanation = explain_facts(&config, &host_facts(&Root::system()), &means, guest_facts(&status));
     match arguments.format.json {
         true => output::print_json(&explanation),
         false => output::print(describe(&explanation, Style::for_output()).as_bytes()),
@@ -48,11 +49,8 @@ fn host_facts(root: &Root) -> HostFacts {
     });
     HostFacts {
         is_pvm: KvmModule::read(root) == Some(KvmModule::Pvm),
-        ksm: Ksm::read(root).map(|_| KsmFacts { is_writable: Ksm::is_writable(root) }),
         swaps: swaps.collect(),
         has_zswap: zswap_enabled(root) == Some(true),
-        has_userfaultfd: Userfaultfd::read(root) == Userfaultfd::Usable,
-        has_memory_controller: Cgroup::read(root).memory_v2(),
     }
 }
 
@@ -90,7 +88,7 @@ fn describe(explanation: &Explanation, style: Style) -> String {
 
 #[cfg(test)]
 mod tests {
-    use napa_api::control::{DeviceStatus, State};
+    use napa_api::control::{DeviceStatus, ReclaimMechanism, State};
     use napa_units::Bytes;
 
     use super::*;
@@ -117,18 +115,18 @@ mod tests {
     #[test]
     fn each_mechanism_is_a_line_and_each_limit_a_sentence() {
         let host = HostFacts { swaps: vec![(SwapMedium::Disk, Bytes::gib(1))], ..HostFacts::default() };
-        let explanation = explain_facts(&VmConfig::default(), &host, GuestFacts::default());
+        let means = MeansReport {
+            no_zero_pages: None,
+            no_merging: Some("there is no KSM".into()),
+            reclaim: ReclaimMechanism::PageOut,
+        };
+        let explanation = explain_facts(&VmConfig::default(), &host, &means, GuestFacts::default());
         let text = describe(&explanation, Style::PLAIN);
         let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
         assert_eq!(lines.len(), explanation.mechanisms.len() + explanation.limits.len(), "{text}");
         assert!(text.contains("swap on disk             available  1G\n"), "{text}");
-        assert!(text.contains("start it with --cgroup auto") || text.contains("cgroup_no_v1"), "{text}");
+        assert!(text.contains("missing    there is no KSM\n"), "{text}");
+        assert!(text.contains(": start it with --cgroup auto"), "{text}");
         assert!(text.contains("--balloon with swap: "), "{text}");
-    }
-
-    #[test]
-    fn this_host_can_be_looked_at() {
-        let facts = host_facts(&Root::system());
-        assert_eq!(facts.ksm.is_some(), std::path::Path::new("/sys/kernel/mm/ksm/run").exists());
     }
 }

@@ -34,6 +34,8 @@ pub enum MemoryCommand {
     Sample,
     /// Say which came back, and how much memory the guest uses by that.
     WorkingSet,
+    /// Say by what means memory can be taken from the VM.
+    Means,
 }
 
 impl MemoryCommand {
@@ -46,6 +48,7 @@ impl MemoryCommand {
         "share",
         "sample",
         "working-set",
+        "means",
     ];
 
     /// The name of the method.
@@ -59,6 +62,7 @@ impl MemoryCommand {
             Self::Share(_) => "share",
             Self::Sample => "sample",
             Self::WorkingSet => "working-set",
+            Self::Means => "means",
         }
     }
 
@@ -73,6 +77,7 @@ impl MemoryCommand {
             "share" => ShareOrder::decode(params).map(Self::Share),
             "sample" => params.none().map(|()| Self::Sample),
             "working-set" => params.none().map(|()| Self::WorkingSet),
+            "means" => params.none().map(|()| Self::Means),
             _ => return None,
         })
     }
@@ -83,9 +88,12 @@ impl MemoryCommand {
             Self::Balloon { target } => target.map(|target| json!({ "target": target })),
             Self::Reclaim { size } => Some(json!({ "size": size })),
             Self::Share(order) => Some(json!({ "on": order.is_on() })),
-            Self::Report | Self::BalloonStatistics | Self::BalloonHint | Self::Sample | Self::WorkingSet => {
-                None
-            }
+            Self::Report
+            | Self::BalloonStatistics
+            | Self::BalloonHint
+            | Self::Sample
+            | Self::WorkingSet
+            | Self::Means => None,
         }
     }
 }

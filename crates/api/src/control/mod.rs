@@ -15,6 +15,7 @@
 //! | `reclaim` | `size` | puts that much memory into the host's swap, for two seconds at most ([`ReclaimReport`]) |
 //! | `share` | `on`, true or false | merges equal pages, or takes them apart, for about a second ([`ShareReport`]) |
 //! | `sample` | | takes a hundred pages away, into swap ([`SampleReport`]) |
+//! | `means` | | says by what means memory can be taken from the VM ([`MeansReport`]) |
 //! | `working-set` | | says how many of them came back, and what follows ([`WorkingSet`]) |
 //!
 //! Methods without a type of their own here answer with the [`Status`] that follows from them. Batches are refused: a line is one message.
@@ -38,7 +39,7 @@ pub use group::GroupReport;
 pub use line::{LINE_BYTES_MAX, LineTooLong, Lines};
 pub use memory::{Certainty, MemoryCommand, MemoryReport};
 pub use message::{Command, Id, Reply, Request, Response, RpcError, code, reply};
-pub use reclaim::{ReclaimEnd, ReclaimMechanism, ReclaimReport};
+pub use reclaim::{MeansReport, ReclaimEnd, ReclaimMechanism, ReclaimReport};
 pub use sharing::{ShareOrder, ShareReport, Stranger};
 pub use socket::{SOCKET_SUFFIX, socket_folder, socket_path};
 pub use status::{DeviceState, DeviceStatus, State, Status};

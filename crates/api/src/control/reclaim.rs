@@ -34,6 +34,17 @@ pub enum ReclaimMechanism {
     PageOut,
 }
 
+/// By what means memory can be taken from a VM, as it found them when it started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeansReport {
+    /// Why pages of zeros cannot be given back. `None`: they can.
+    pub no_zero_pages: Option<String>,
+    /// Why equal pages cannot be merged. `None`: they can, unless another trust domain has the host by then.
+    pub no_merging: Option<String>,
+    /// How memory is put into swap.
+    pub reclaim: ReclaimMechanism,
+}
+
 /// Why a reclaim took no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -165,6 +165,7 @@ fn any_memory_command() -> impl Strategy<Value = MemoryCommand> {
         Just(MemoryCommand::Share(ShareOrder::Off)),
         Just(MemoryCommand::Sample),
         Just(MemoryCommand::WorkingSet),
+        Just(MemoryCommand::Means),
     ]
 }
 

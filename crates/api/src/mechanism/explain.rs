@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Feature, RULES, Relation};
 use crate::VmConfig;
 use crate::config::{BalloonConfig, ShareConfig};
+use crate::control::{MeansReport, ReclaimMechanism};
 
 /// A way to get memory back from a VM, or to know how much it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,23 +55,10 @@ pub enum Availability {
 pub struct HostFacts {
     /// It runs guests without VT-x and SVM.
     pub is_pvm: bool,
-    /// Kernel samepage merging; `None`: the kernel has none.
-    pub ksm: Option<KsmFacts>,
     /// Swap areas: whether each is in compressed memory, and its size.
     pub swaps: Vec<(SwapMedium, Bytes)>,
     /// Pages on their way to a disk are kept compressed in memory first.
     pub has_zswap: bool,
-    /// A process may watch its memory for writes of the kernel's (userfaultfd).
-    pub has_userfaultfd: bool,
-    /// The memory controller of version 2.
-    pub has_memory_controller: bool,
-}
-
-/// What is known of kernel samepage merging.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KsmFacts {
-    /// Its settings can be changed by whoever asks.
-    pub is_writable: bool,
 }
 
 /// Where a swap area is.
@@ -152,17 +140,18 @@ impl fmt::Display for Availability {
     }
 }
 
-/// Says which mechanisms the VM of this configuration has on this host, with this guest.
-pub fn explain(config: &VmConfig, host: &HostFacts, guest: GuestFacts) -> Explanation {
+/// Says which mechanisms the VM of this configuration has on this host, with the means that it found when it started,
+/// and with this guest.
+pub fn explain(config: &VmConfig, host: &HostFacts, means: &MeansReport, guest: GuestFacts) -> Explanation {
     let verdicts = [
-        (Mechanism::ZeroPages, zero_pages(config, host)),
-        (Mechanism::SharingWithin, sharing_within(config, host)),
-        (Mechanism::SharingAcross, sharing_across(config, host)),
+        (Mechanism::ZeroPages, zero_pages(config, means)),
+        (Mechanism::SharingWithin, sharing_within(config, means)),
+        (Mechanism::SharingAcross, sharing_across(config, means)),
         (Mechanism::Pmem, pmem(config)),
         (Mechanism::FreePageReporting, reporting(config, guest)),
         (Mechanism::Balloon, balloon(config, guest)),
-        (Mechanism::CgroupReclaim, cgroup_reclaim(config, host)),
-        (Mechanism::PageOut, page_out(config, host)),
+        (Mechanism::CgroupReclaim, cgroup_reclaim(config, host, means)),
+        (Mechanism::PageOut, page_out(config, host, means)),
         (Mechanism::CompressedSwap, compressed_swap(host)),
         (Mechanism::DiskSwap, disk_swap(host)),
         (Mechanism::WorkingSetSampling, sampling(config, host)),
@@ -199,45 +188,31 @@ const NO_SWAP: &str = "the host has no swap";
 const MAKE_SWAP: &str = "napa swap create --size SIZE";
 const DRIVER: &str = "load the guest's driver virtio_balloon";
 
-fn zero_pages(config: &VmConfig, host: &HostFacts) -> Verdict {
-    match (config.share_or_default(), host.has_userfaultfd) {
+fn zero_pages(config: &VmConfig, means: &MeansReport) -> Verdict {
+    match (config.share_or_default(), &means.no_zero_pages) {
         (ShareConfig::Off, _) => off("--share off", "start it with --share zero"),
-        (_, false) => missing(
-            "the VM's process may not watch its memory for writes (userfaultfd)",
-            "run it as root, or set the sysctl vm.unprivileged_userfaultfd=1",
-        ),
-        _ => available("each 'napa share VM on' gives back the pages that hold nothing but zeros"),
+        (_, Some(why)) => missing(why, "run the VM as root, on Linux 6.8 or newer"),
+        (_, None) => available("each 'napa share VM on' gives back the pages that hold nothing but zeros"),
     }
 }
 
-fn sharing_within(config: &VmConfig, host: &HostFacts) -> Verdict {
-    match config.share_or_default() {
-        ShareConfig::Off => off("--share off", "start it with --share vm"),
-        ShareConfig::Zero => off("--share zero", "start it with --share vm"),
-        ShareConfig::Vm | ShareConfig::Domain(_) => ksm(host).unwrap_or_else(|| match &config.share {
-            Some(_) => available("merging is asked for by --share"),
-            None => available("merging starts with 'napa share VM on'"),
-        }),
-    }
-}
-
-fn sharing_across(config: &VmConfig, host: &HostFacts) -> Verdict {
-    match config.share_or_default() {
-        ShareConfig::Domain(name) => {
-            ksm(host).unwrap_or_else(|| available(format!("with the VMs of trust domain {name}")))
+fn sharing_within(config: &VmConfig, means: &MeansReport) -> Verdict {
+    match (config.share_or_default(), &means.no_merging) {
+        (ShareConfig::Off, _) => off("--share off", "start it with --share vm"),
+        (ShareConfig::Zero, _) => off("--share zero", "start it with --share vm"),
+        (_, Some(why)) => missing(why, ""),
+        (_, None) if config.share.is_some() => available("merging is asked for by --share"),
+        (_, None) => {
+            available("merging starts with 'napa share VM on', if no other domain has the host by then")
         }
+    }
+}
+
+fn sharing_across(config: &VmConfig, means: &MeansReport) -> Verdict {
+    match (config.share_or_default(), &means.no_merging) {
+        (ShareConfig::Domain(_), Some(why)) => missing(why, ""),
+        (ShareConfig::Domain(name), None) => available(format!("with the VMs of trust domain {name}")),
         _ => off("the VM is in no trust domain", "start it with --share domain=NAME"),
-    }
-}
-
-/// What stands in the way of merging on this host.
-fn ksm(host: &HostFacts) -> Option<Verdict> {
-    match host.ksm {
-        None => Some(missing("the kernel has no samepage merging", "boot a kernel with CONFIG_KSM")),
-        Some(KsmFacts { is_writable: false }) => {
-            Some(missing("the settings of samepage merging may not be changed", "run the VM as root"))
-        }
-        Some(KsmFacts { is_writable: true }) => None,
     }
 }
 
@@ -266,26 +241,29 @@ fn balloon(config: &VmConfig, guest: GuestFacts) -> Verdict {
     }
 }
 
-fn cgroup_reclaim(config: &VmConfig, host: &HostFacts) -> Verdict {
-    match (&config.cgroup, host) {
-        (_, HostFacts { is_pvm: true, .. }) => {
+fn cgroup_reclaim(config: &VmConfig, host: &HostFacts, means: &MeansReport) -> Verdict {
+    match (means.reclaim, &config.cgroup) {
+        (ReclaimMechanism::ControlGroup, _) if host.swaps.is_empty() => missing(NO_SWAP, MAKE_SWAP),
+        (ReclaimMechanism::ControlGroup, _) => available("'napa reclaim VM SIZE' by the VM's control group"),
+        (ReclaimMechanism::PageOut, _) if host.is_pvm => {
             missing("this host's KVM has no VT-x or SVM below it: the VM gives pages up itself", "")
         }
-        (_, HostFacts { has_memory_controller: false, .. }) => missing(
-            "control groups of version 2 have no memory controller here",
-            "boot with cgroup_no_v1=memory, or with systemd.unified_cgroup_hierarchy=1",
+        (ReclaimMechanism::PageOut, None) => {
+            off("the VM has no control group of its own", "start it with --cgroup auto")
+        }
+        (ReclaimMechanism::PageOut, Some(_)) => missing(
+            "the VM's control group has no memory.reclaim: the VM gives pages up itself",
+            "enable the memory controller of version 2 for the group, on Linux 5.19 or newer",
         ),
-        (None, _) => off("the VM has no control group of its own", "start it with --cgroup auto"),
-        (Some(_), HostFacts { swaps, .. }) if swaps.is_empty() => missing(NO_SWAP, MAKE_SWAP),
-        (Some(group), _) => available(format!("'napa reclaim VM SIZE' by the group {group}")),
     }
 }
 
-fn page_out(config: &VmConfig, host: &HostFacts) -> Verdict {
-    match (host.swaps.is_empty(), config.swap_max) {
-        (true, _) => missing(NO_SWAP, MAKE_SWAP),
-        (false, Some(Bytes(0))) => off("--swap-max 0", "start it with another --swap-max"),
-        (false, _) => available("'napa reclaim VM SIZE' puts cold pages into swap"),
+fn page_out(config: &VmConfig, host: &HostFacts, means: &MeansReport) -> Verdict {
+    match (means.reclaim, host.swaps.is_empty(), config.swap_max) {
+        (ReclaimMechanism::ControlGroup, ..) => off("the kernel does it, by the VM's control group", ""),
+        (_, true, _) => missing(NO_SWAP, MAKE_SWAP),
+        (_, false, Some(Bytes(0))) => off("--swap-max 0", "start it with another --swap-max"),
+        (_, false, _) => available("'napa reclaim VM SIZE' puts cold pages into swap"),
     }
 }
 
@@ -308,11 +286,12 @@ fn disk_swap(host: &HostFacts) -> Verdict {
 }
 
 fn sampling(config: &VmConfig, host: &HostFacts) -> Verdict {
-    match page_out(config, host) {
-        Verdict(Availability::Available, ..) => {
+    match (host.swaps.is_empty(), config.swap_max) {
+        (true, _) => missing(NO_SWAP, MAKE_SWAP),
+        (false, Some(Bytes(0))) => off("--swap-max 0", "start it with another --swap-max"),
+        (false, _) => {
             available("'napa inspect VM --working-set' takes a hundred pages and counts what comes back")
         }
-        hindered => hindered,
     }
 }
 
@@ -340,61 +319,73 @@ fn limits(config: &VmConfig, host: &HostFacts) -> Vec<Limit> {
 mod tests {
     use super::*;
 
-    fn found(config: &VmConfig, host: &HostFacts, guest: GuestFacts, mechanism: Mechanism) -> Finding {
-        let all = explain(config, host, guest).mechanisms;
+    fn found(config: &VmConfig, means: &MeansReport, mechanism: Mechanism) -> Finding {
+        let all = explain(config, &rich_host(), means, DRIVEN).mechanisms;
         let mut found = all.into_iter().filter(|finding| finding.mechanism == mechanism);
         let finding = found.next().expect("every mechanism is explained");
         assert!(found.next().is_none(), "{mechanism} is explained once");
         finding
     }
 
+    const DRIVEN: GuestFacts = GuestFacts { drives_balloon: true };
+
     fn rich_host() -> HostFacts {
         HostFacts {
             is_pvm: false,
-            ksm: Some(KsmFacts { is_writable: true }),
             swaps: vec![(SwapMedium::Compressed, Bytes::gib(1)), (SwapMedium::Disk, Bytes::gib(4))],
             has_zswap: false,
-            has_userfaultfd: true,
-            has_memory_controller: true,
         }
     }
 
     fn rich_config() -> VmConfig {
         VmConfig {
             share: Some(ShareConfig::Domain("web".into())),
-            cgroup: Some("auto".parse().unwrap()),
             pmems: vec![crate::config::PmemConfig { path: "root.img".into() }],
             ..VmConfig::default()
         }
     }
 
+    fn with(reclaim: ReclaimMechanism) -> MeansReport {
+        MeansReport { no_zero_pages: None, no_merging: None, reclaim }
+    }
+
     #[test]
-    fn a_rich_vm_on_a_rich_host_has_everything() {
-        let guest = GuestFacts { drives_balloon: true };
-        for finding in explain(&rich_config(), &rich_host(), guest).mechanisms {
-            assert_eq!(finding.availability, Availability::Available, "{finding:?}");
-            assert!(finding.mend.is_empty(), "{finding:?}");
+    fn a_rich_vm_on_a_rich_host_has_everything_but_one_of_two_ways_to_reclaim() {
+        for (reclaim, other) in [
+            (ReclaimMechanism::PageOut, Mechanism::CgroupReclaim),
+            (ReclaimMechanism::ControlGroup, Mechanism::PageOut),
+        ] {
+            for finding in explain(&rich_config(), &rich_host(), &with(reclaim), DRIVEN).mechanisms {
+                let expected =
+                    if finding.mechanism == other { Availability::Off } else { Availability::Available };
+                assert_eq!(finding.availability, expected, "{finding:?}");
+            }
         }
     }
 
     #[test]
-    fn a_bare_host_lacks_things_and_says_what_mends_it() {
-        let explanation = explain(&rich_config(), &HostFacts::default(), GuestFacts::default());
+    fn a_bare_host_lacks_things() {
+        let means = MeansReport {
+            no_zero_pages: Some("no way".into()),
+            no_merging: Some("no KSM".into()),
+            reclaim: ReclaimMechanism::PageOut,
+        };
+        let config = VmConfig { cgroup: Some("auto".parse().unwrap()), ..rich_config() };
+        let explanation = explain(&config, &HostFacts::default(), &means, GuestFacts::default());
         for finding in explanation.mechanisms {
             let expected = match finding.mechanism {
                 Mechanism::Pmem => Availability::Available,
                 _ => Availability::Missing,
             };
             assert_eq!(finding.availability, expected, "{finding:?}");
-            assert_eq!(finding.mend.is_empty(), expected == Availability::Available, "{finding:?}");
+            assert!(!finding.why.is_empty(), "{finding:?}");
         }
     }
 
     #[test]
     fn what_a_flag_switched_off_names_the_flag() {
-        let guest = GuestFacts { drives_balloon: true };
         let check = |config: VmConfig, mechanism, why: &str| {
-            let finding = found(&config, &rich_host(), guest, mechanism);
+            let finding = found(&config, &with(ReclaimMechanism::PageOut), mechanism);
             assert_eq!((finding.availability, finding.why.as_str()), (Availability::Off, why), "{mechanism}");
         };
         let share = |share| VmConfig { share: Some(share), ..VmConfig::default() };
@@ -412,7 +403,7 @@ mod tests {
     #[test]
     fn limits_are_those_of_what_is_there() {
         let pairs = |config: &VmConfig, host: &HostFacts| -> Vec<(String, String)> {
-            let limits = explain(config, host, GuestFacts::default()).limits;
+            let limits = explain(config, host, &with(ReclaimMechanism::PageOut), DRIVEN).limits;
             limits.into_iter().map(|limit| (limit.feature, limit.other)).collect()
         };
         let quiet =
@@ -421,7 +412,8 @@ mod tests {
         let names = pairs(&VmConfig::default(), &rich_host());
         assert!(names.contains(&("--share vm or domain=NAME".into(), "--huge-pages".into())), "{names:?}");
         let pvm = HostFacts { is_pvm: true, ..rich_host() };
-        let names = pairs(&rich_config(), &pvm);
+        let grouped = VmConfig { cgroup: Some("auto".parse().unwrap()), ..rich_config() };
+        let names = pairs(&grouped, &pvm);
         assert!(names.iter().any(|(_, other)| other == "a host without VT-x and SVM"), "{names:?}");
     }
 }

@@ -9,8 +9,7 @@ mod feature;
 mod rule;
 
 pub use explain::{
-    Availability, Explanation, Finding, GuestFacts, HostFacts, KsmFacts, Limit, Mechanism, SwapMedium,
-    explain,
+    Availability, Explanation, Finding, GuestFacts, HostFacts, Limit, Mechanism, SwapMedium, explain,
 };
 pub use feature::Feature;
 pub use rule::{RULES, Relation, Rule, broken_rule};

@@ -1,7 +1,5 @@
 //! Kernel samepage merging (Documentation/admin-guide/mm/ksm.rst).
 
-use rustix::fs::{Access, access};
-
 use super::Root;
 
 /// Settings and counters of KSM.
@@ -33,11 +31,6 @@ pub enum KsmRun {
 }
 
 impl Ksm {
-    /// Whether this process may change the settings.
-    pub fn is_writable(root: &Root) -> bool {
-        access(root.path("sys/kernel/mm/ksm/run"), Access::WRITE_OK).is_ok()
-    }
-
     /// Reads `/sys/kernel/mm/ksm`. `None`: the kernel has no KSM.
     pub fn read(root: &Root) -> Option<Self> {
         let number = |name| root.number::<u64>(&format!("sys/kernel/mm/ksm/{name}"));

@@ -15,7 +15,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use napa_api::VmConfig;
-use napa_api::control::{MemoryCommand, Reply, reply};
+use napa_api::control::{MeansReport, MemoryCommand, Reply, reply};
 use napa_devices::balloon::Balloon;
 use napa_memory::{PageStates, Sensors, Watch};
 use napa_sys::cgroup::GroupFiles;
@@ -51,7 +51,13 @@ pub fn carry_out(command: MemoryCommand, subject: &Subject) -> Reply {
         MemoryCommand::Share(order) => reply(subject.sharing.carry_out(order)),
         MemoryCommand::Sample => reply(working_set::start(subject)),
         MemoryCommand::WorkingSet => reply(working_set::finish(subject)),
+        MemoryCommand::Means => reply(Ok(means(subject))),
     }
+}
+
+fn means(subject: &Subject) -> MeansReport {
+    let (no_zero_pages, no_merging) = subject.sharing.hindrances();
+    MeansReport { no_zero_pages, no_merging, reclaim: subject.reclaimer.kind() }
 }
 
 /// A number that a guest cannot know: the key of a hash map that is never made.

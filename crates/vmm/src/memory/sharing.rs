@@ -117,6 +117,12 @@ impl Sharing {
         self.report_with(&self.lock(), Pages(0))
     }
 
+    /// Why pages of zeros cannot be given back, and why equal pages cannot be merged; `None` where they can.
+    pub fn hindrances(&self) -> (Option<String>, Option<String>) {
+        let state = self.lock();
+        (state.zeros.as_ref().err().cloned(), state.registry.as_ref().err().cloned())
+    }
+
     fn begin(&self, root: &Root) -> Result<(), RunError> {
         let refused = |why: String| RunError::BadInput(format!("--share {}: {why}", self.scope));
         let mut state = self.lock();

@@ -55,6 +55,11 @@ impl Reclaimer {
         };
         Self { mechanism: Arc::new(Mutex::new(mechanism)) }
     }
+
+    /// How memory is taken.
+    pub fn kind(&self) -> ReclaimMechanism {
+        self.mechanism.lock().unwrap_or_else(PoisonError::into_inner).kind()
+    }
 }
 
 /// Puts memory of `size` into the host's swap, or as much as there is and as time allows.
