@@ -66,11 +66,11 @@ impl Opened {
         let initrd = image("initrd", &config.initrd).map_err(boot_error)?;
         let has_hardware = KvmModule::read(&Root::system()) != Some(KvmModule::Pvm);
         let runs_ring_0 = kernel.is_none() || has_hardware;
-        let means = Means { group, is_kernel_reclaim_sound: has_hardware };
         let hypervisor = Hypervisor::open()?;
-        let sensors = Sensors::open(&Root::system())
+        let sensors = Sensors::open(&Root::system(), group.clone())
             .map_err(|error| RunError::host("cannot open /proc/self/pagemap", error))?;
         let sensors = Arc::new(sensors);
+        let means = Means { group, is_kernel_reclaim_sound: has_hardware };
         let (console, worker) = ConsoleBackend::open(&config.console, on_command)?;
         let balloon = balloon(config)?;
         let address_bits = hypervisor.address_bits()?;

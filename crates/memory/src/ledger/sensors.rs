@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::Range;
 
+use napa_sys::cgroup::GroupFiles;
 use napa_sys::host::{Root, Swap, SwapKind};
 use napa_sys::own_memory::{MappingSums, Pagemap, TextFile};
 use napa_units::{Bytes, Pages};
@@ -19,14 +20,15 @@ pub struct Sensors {
     swaps: Option<TextFile>,
     meminfo: Option<TextFile>,
     stat: Option<TextFile>,
+    group: GroupFiles,
 }
 
 impl Sensors {
-    /// Opens them.
+    /// Opens them. `group` is this process's own control group; it has no files where there is none.
     ///
     /// # Errors
     /// The kernel does not show this process its own pages.
-    pub fn open(root: &Root) -> io::Result<Self> {
+    pub fn open(root: &Root, group: GroupFiles) -> io::Result<Self> {
         let file = |path| TextFile::open(root, path);
         Ok(Self {
             pagemap: Pagemap::open(root)?,
@@ -35,6 +37,7 @@ impl Sensors {
             swaps: file("proc/swaps"),
             meminfo: file("proc/meminfo"),
             stat: file("proc/self/stat"),
+            group,
         })
     }
 
@@ -58,6 +61,9 @@ impl Sensors {
 
     /// What zswap holds of what went to these areas.
     pub(super) fn zswap(&self, areas: &[Swap]) -> Zswap {
+        if let Some(held) = self.group.memory().and_then(|memory| memory.zswapped) {
+            return Zswap::OfGroup { held };
+        }
         let held = self.meminfo.as_ref().and_then(|file| file.number("Zswapped")).unwrap_or(0);
         let on_disks = areas.iter().filter(|area| area.kind != SwapKind::Zram);
         match held {
@@ -92,7 +98,7 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         }
-        Sensors::open(&Root::at(folder.path())).unwrap()
+        Sensors::open(&Root::at(folder.path()), GroupFiles::open(&folder.path().join("group"))).unwrap()
     }
 
     #[test]
@@ -120,6 +126,18 @@ mod tests {
         let host = sensors(&[("proc/swaps", "nonsense"), ("proc/self/stat", "7 (napa S 1")]);
         assert_eq!((host.mappings(&[]), host.merged(), host.major_faults()), (None, None, None));
         assert_eq!((host.swap_areas(), host.zswap(&[])), (vec![], Zswap::Empty));
-        assert!(Sensors::open(&Root::at("/absent")).is_err());
+        assert!(Sensors::open(&Root::at("/absent"), GroupFiles::default()).is_err());
+    }
+
+    #[test]
+    fn a_group_of_its_own_knows_its_part_of_zswap() {
+        let meminfo = ("proc/meminfo", "Zswapped: 400 kB\n");
+        let current = ("group/memory.current", "8192\n");
+        let of_group =
+            sensors(&[meminfo, current, ("group/memory.stat", "anon 1\nzswap 100\nzswapped 12288\n")]);
+        assert_eq!(of_group.zswap(&[]), Zswap::OfGroup { held: Bytes(12288) });
+        // Before Linux 5.19 groups do not count it.
+        let of_host = sensors(&[meminfo, current, ("group/memory.stat", "anon 1\n")]);
+        assert_eq!(of_host.zswap(&[]), Zswap::OfHost { held: Bytes::kib(400), used: Bytes(0) });
     }
 }

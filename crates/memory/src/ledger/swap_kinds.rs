@@ -2,7 +2,7 @@
 
 use napa_sys::host::{Swap, SwapKind};
 use napa_sys::own_memory::SwapAreas;
-use napa_units::{Bytes, Ledger, PageState, Pages};
+use napa_units::{Bytes, Ledger, PAGE_SIZE, PageState, Pages};
 
 /// The state of a page by the number of its swap area.
 ///
@@ -62,6 +62,11 @@ impl SwapKinds {
 pub enum Zswap {
     /// Nothing, or there is none.
     Empty,
+    /// So much of what the guest's own control group has in swap.
+    OfGroup {
+        /// What zswap holds, before compression.
+        held: Bytes,
+    },
     /// So much of the host's `used` swap on disks.
     OfHost {
         /// What zswap holds, before compression.
@@ -80,6 +85,7 @@ impl Zswap {
                 let part = u128::from(on_disk) * u128::from(held.0) / u128::from(used.0);
                 (Pages(part.min(u128::from(on_disk)) as u64), Certainty::Estimated)
             }
+            Self::OfGroup { held } => (Pages(held.0 / PAGE_SIZE), Certainty::Counted),
             Self::Empty | Self::OfHost { .. } => (Pages(0), Certainty::Counted),
         };
         ledger.shift(PageState::SwappedDisk, PageState::SwappedCompressed, held);
@@ -133,6 +139,10 @@ mod tests {
             (Zswap::OfHost { held: Bytes(300), used: Bytes(1000) }, [30, 70], Certainty::Estimated),
             (Zswap::OfHost { held: Bytes(u64::MAX), used: Bytes(1) }, [100, 0], Certainty::Estimated),
             (Zswap::OfHost { held: Bytes(1), used: Bytes(0) }, [0, 100], Certainty::Counted),
+            (Zswap::OfGroup { held: Bytes(0) }, [0, 100], Certainty::Counted),
+            (Zswap::OfGroup { held: Pages(60).bytes() }, [60, 40], Certainty::Counted),
+            // The group holds more than guest memory, and what was seen of that was seen at another moment.
+            (Zswap::OfGroup { held: Pages(101).bytes() }, [100, 0], Certainty::Counted),
         ] {
             let mut ledger = Ledger::untouched(Pages(150));
             ledger.shift(PageState::Zero, PageState::SwappedDisk, Pages(100));

@@ -122,6 +122,7 @@ impl Past {
 
 #[cfg(test)]
 mod tests {
+    use napa_sys::cgroup::GroupFiles;
     use napa_sys::host::Root;
     use napa_units::{Gfn, GuestAddress, PageState};
     use vm_memory::Bytes as _;
@@ -135,7 +136,7 @@ mod tests {
         let high = RamRegion { start: GuestAddress(1 << 32), size: Bytes::mib(3) };
         let pages = Arc::new(PageStates::new(Arc::new(allocate(&[low, high]).unwrap())));
         let watch = Watch::new(Arc::clone(&pages));
-        let sensors = Sensors::open(&Root::system()).unwrap();
+        let sensors = Sensors::open(&Root::system(), GroupFiles::default()).unwrap();
         let states = [PageState::Resident, PageState::Discarded, PageState::Zero];
         let counts = || {
             let look = watch.look(&sensors, 1).unwrap();

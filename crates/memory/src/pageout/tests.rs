@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use napa_sys::cgroup::GroupFiles;
 use napa_sys::host::Root;
 use napa_units::GuestAddress;
 use vm_memory::Bytes as _;
@@ -17,7 +18,7 @@ fn ram() -> Arc<GuestRam> {
 }
 
 fn page_out_of(ram: &Arc<GuestRam>) -> PageOut {
-    PageOut::new(Arc::clone(ram), Arc::new(Sensors::open(&Root::system()).unwrap()))
+    PageOut::new(Arc::clone(ram), Arc::new(Sensors::open(&Root::system(), GroupFiles::default()).unwrap()))
 }
 
 fn starts() -> impl Iterator<Item = u64> {

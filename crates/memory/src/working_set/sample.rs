@@ -27,6 +27,8 @@ pub struct Sample {
     split: Vec<u64>,
     /// Pages that the guest had in memory.
     resident: Pages,
+    /// Pages that it had in swap before any were taken.
+    swapped: Pages,
     started: Instant,
 }
 
@@ -62,7 +64,8 @@ impl Sample {
             return Err(SampleError::NoSwap);
         }
         let pages = watch.pages();
-        let resident = watch.look(sensors, seed).map_err(SampleError::Unseen)?.ledger.present();
+        let ledger = watch.look(sensors, seed).map_err(SampleError::Unseen)?.ledger;
+        let (resident, swapped) = (ledger.present(), ledger.swapped());
         let mut random = Random(seed);
         let mut ranks: Vec<u64> = match resident.0 {
             0 => return Err(SampleError::NothingResident),
@@ -86,7 +89,7 @@ impl Sample {
             return Err(SampleError::NothingTaken(chosen.len() as u64));
         }
         split.retain(|index| taken.contains(index));
-        Ok(Self { taken, split, resident, started: Instant::now() })
+        Ok(Self { taken, split, resident, swapped, started: Instant::now() })
     }
 
     /// How many pages were taken.
@@ -97,6 +100,11 @@ impl Sample {
     /// Pages that the guest had in memory before.
     pub fn resident(&self) -> Pages {
         self.resident
+    }
+
+    /// Pages that the guest had in swap before.
+    pub fn swapped(&self) -> Pages {
+        self.swapped
     }
 
     /// How long ago they were taken.
@@ -215,6 +223,7 @@ fn page_out(pages: &PageStates, index: u64) {
 mod tests {
     use std::sync::Arc;
 
+    use napa_sys::cgroup::GroupFiles;
     use napa_sys::host::Root;
     use napa_units::GuestAddress;
     use vm_memory::Bytes as _;
@@ -226,7 +235,10 @@ mod tests {
         let low = RamRegion { start: GuestAddress(0), size: Bytes::mib(1) };
         let high = RamRegion { start: GuestAddress(1 << 32), size: Bytes::mib(3) };
         let ram = Arc::new(allocate(&[low, high]).unwrap());
-        (Watch::new(Arc::new(PageStates::new(ram))), Sensors::open(&Root::system()).unwrap())
+        (
+            Watch::new(Arc::new(PageStates::new(ram))),
+            Sensors::open(&Root::system(), GroupFiles::default()).unwrap(),
+        )
     }
 
     fn write(watch: &Watch, page: u64) {
@@ -278,7 +290,7 @@ mod tests {
         let ram = allocate(&[RamRegion { start: GuestAddress(0), size: Bytes::mib(16) }]).unwrap();
         crate::prefer_huge_pages(&ram);
         let watch = Watch::new(Arc::new(PageStates::new(Arc::new(ram))));
-        let sensors = Sensors::open(&Root::system()).unwrap();
+        let sensors = Sensors::open(&Root::system(), GroupFiles::default()).unwrap();
         (0..4096).for_each(|page| write(&watch, page));
         let is_huge = |index: u64| sensors.pagemap.is_huge(address_of(watch.pages(), index).unwrap());
         let huge = || (0..4096).filter(|index| is_huge(*index)).count();

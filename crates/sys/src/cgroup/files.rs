@@ -42,6 +42,8 @@ pub struct GroupMemory {
     pub swap_max: Option<Bytes>,
     /// What its pages in swap take in compressed memory. `None`: the kernel has no zswap.
     pub zswap: Option<Bytes>,
+    /// What its pages in zswap held before compression. `None`: the kernel does not count it for groups.
+    pub zswapped: Option<Bytes>,
     /// Anonymous memory, which guest RAM is.
     pub anonymous: Bytes,
     /// Pages that came back from swap soon after they went, ever (`workingset_refault_anon`).
@@ -98,6 +100,7 @@ impl GroupFiles {
             swap: size(&files.swap),
             swap_max: size(&files.swap_max),
             zswap: size(&files.zswap),
+            zswapped: entry(&stat, "zswapped").map(Bytes),
             anonymous: Bytes(entry(&stat, "anon").unwrap_or(0)),
             refaults: entry(&stat, "workingset_refault_anon").unwrap_or(0),
             major_faults: entry(&stat, "pgmajfault").unwrap_or(0),
@@ -145,7 +148,8 @@ mod tests {
     use super::*;
     use crate::host::root::Fixture;
 
-    const STAT: &str = "anon 4096\nfile 7\nanon_thp 9\nworkingset_refault_anon 3\npgmajfault 5\n";
+    const STAT: &str =
+        "anon 4096\nfile 7\nanon_thp 9\nzswap 100\nzswapped 8192\nworkingset_refault_anon 3\npgmajfault 5\n";
 
     #[test]
     fn a_group_is_read_from_its_files() {
@@ -163,6 +167,7 @@ mod tests {
             swap: Some(Bytes(12288)),
             swap_max: None,
             zswap: None,
+            zswapped: Some(Bytes(8192)),
             anonymous: Bytes(4096),
             refaults: 3,
             major_faults: 5,
