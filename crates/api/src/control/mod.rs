@@ -43,4 +43,4 @@ pub use reclaim::{MeansReport, ReclaimEnd, ReclaimMechanism, ReclaimReport};
 pub use sharing::{ShareOrder, ShareReport, Stranger};
 pub use socket::{SOCKET_SUFFIX, socket_folder, socket_path};
 pub use status::{DeviceState, DeviceStatus, State, Status};
-pub use working_set::{SampleReport, WorkingSet};
+pub use working_set::{GroupInterval, SampleReport, WorkingSet};

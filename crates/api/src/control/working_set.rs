@@ -22,12 +22,14 @@ pub struct WorkingSet {
     /// The memory that counts as used: the greatest of this estimate and the averages, but not more than the guest has
     /// and says it uses.
     pub working_set: Bytes,
-    /// What this sample says.
+    /// How much of what was in memory is used, by this sample.
     pub estimate: Bytes,
     /// The true value is hardly below this (95 % confidence).
     pub low: Bytes,
     /// The true value is hardly above this.
     pub high: Bytes,
+    /// What the VM's own control group has seen meanwhile. `None`: it has none with the memory controller.
+    pub group: Option<GroupInterval>,
     /// Moving average over samples, forgetting within 10 seconds.
     pub average_fast: Bytes,
     /// Moving average over samples, forgetting within 5 minutes.
@@ -42,4 +44,21 @@ pub struct WorkingSet {
     pub returned: u64,
     /// How long they had time for it, in milliseconds.
     pub interval_ms: u64,
+}
+
+/// What a VM's control group has seen during a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupInterval {
+    /// What came back from swap (`workingset_refault_anon`), the pages of the sample and neighbours that the kernel
+    /// read with others included.
+    pub refaulted: Bytes,
+    /// The same in a second.
+    pub refaulted_per_second: Bytes,
+    /// The part of the working set that was in swap when the sample began: what came back but for the sample's own
+    /// pages, and at most what was in swap.
+    pub beyond_memory: Bytes,
+    /// Time in which some thread of the VM waited for memory, in microseconds. `None`: the kernel does not measure it.
+    pub stalled_some_us: Option<u64>,
+    /// Time in which all its threads that had work waited for memory, in microseconds.
+    pub stalled_full_us: Option<u64>,
 }

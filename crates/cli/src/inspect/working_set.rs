@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use napa_api::control::{Command, MemoryCommand, SampleReport, State, Status, WorkingSet};
+use napa_api::control::{Command, GroupInterval, MemoryCommand, SampleReport, State, Status, WorkingSet};
 
 use crate::client;
 use crate::command::{InspectArgs, Target};
@@ -70,6 +70,12 @@ fn describe(found: &WorkingSet) -> String {
     let interval =
         format!("{} to {}, with 95 % confidence", figures::size(found.low), figures::size(found.high));
     table.row(["this sample", &format!("{} ({interval})", figures::size(found.estimate))]);
+    if let Some(group) = &found.group {
+        table.row(["from swap", &came_back(group)]);
+        if let Some(waited) = waited(group, found.interval_ms) {
+            table.row(["pressure", &waited]);
+        }
+    }
     let averages = [found.average_fast, found.average_slow].map(figures::size);
     table.row(["averages", &format!("{} over 10 s, {} over 5 min", averages[0], averages[1])]);
     if let Some(used) = found.used_by_guest {
@@ -78,6 +84,19 @@ fn describe(found: &WorkingSet) -> String {
     let by = format!("sampling: {} of {} pages came back within {seconds:.1} s", found.returned, found.taken);
     table.row(["by", &by]);
     format!("{}:\n{}", found.name, table.finish())
+}
+
+fn came_back(group: &GroupInterval) -> String {
+    let [refaulted, a_second, beyond] =
+        [group.refaulted, group.refaulted_per_second, group.beyond_memory].map(figures::size);
+    format!("{refaulted} came back to the group ({a_second}/s); {beyond} of the working set was there before")
+}
+
+/// `None`: the kernel does not measure it.
+fn waited(group: &GroupInterval, interval_ms: u64) -> Option<String> {
+    let percent = |stalled_us: u64| stalled_us as f64 / 10.0 / interval_ms.max(1) as f64;
+    let (some, full) = (percent(group.stalled_some_us?), percent(group.stalled_full_us?));
+    Some(format!("some thread waited for memory {some:.1} % of the time, all {full:.1} %"))
 }
 
 #[cfg(test)]
@@ -94,6 +113,13 @@ mod tests {
             estimate: Bytes::mib(100),
             low: Bytes::mib(90),
             high: Bytes::mib(120),
+            group: Some(GroupInterval {
+                refaulted: Bytes::mib(60),
+                refaulted_per_second: Bytes::mib(2),
+                beyond_memory: Bytes::mib(50),
+                stalled_some_us: Some(450_180),
+                stalled_full_us: Some(0),
+            }),
             average_fast: Bytes::mib(110),
             average_slow: Bytes::mib(200),
             used_by_guest: Some(Bytes::mib(300)),
@@ -106,6 +132,8 @@ mod tests {
 web:
 working set  200 MiB of 1.0 GiB in memory
 this sample  100 MiB (90 MiB to 120 MiB, with 95 % confidence)
+from swap    60 MiB came back to the group (2,048 KiB/s); 50 MiB of the working set was there before
+pressure     some thread waited for memory 1.5 % of the time, all 0.0 %
 averages     110 MiB over 10 s, 200 MiB over 5 min
 guest says   300 MiB in use
 by           sampling: 10 of 99 pages came back within 30.0 s

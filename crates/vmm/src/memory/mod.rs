@@ -5,6 +5,7 @@
 //! first of them. A job knows the machine it was asked about and nothing of the VM's run state.
 
 mod balloon;
+mod group_interval;
 mod jobs;
 mod reclaim;
 mod report;

@@ -6,7 +6,10 @@ use std::time::Instant;
 
 use napa_api::control::{RpcError, SampleReport, WorkingSet, code};
 use napa_memory::{Averages, Sample, SampleError};
+use napa_sys::cgroup::GroupMemory;
+use napa_units::Pages;
 
+use super::group_interval::{self, Span};
 use super::{Subject, balloon, random};
 
 /// The samples of one machine.
@@ -15,11 +18,19 @@ pub struct Samples(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    under_way: Option<Sample>,
+    under_way: Option<UnderWay>,
     averages: Averages,
     report: Option<WorkingSet>,
     /// When the averages last took something in.
     last: Option<Instant>,
+}
+
+/// A sample that waits for its end.
+#[derive(Debug)]
+struct UnderWay {
+    sample: Sample,
+    /// The VM's group as the pages were gone.
+    group: Option<GroupMemory>,
 }
 
 impl Samples {
@@ -41,21 +52,26 @@ pub fn start(subject: &Subject) -> Result<SampleReport, RpcError> {
         resident: sample.resident().bytes(),
         taken: sample.taken(),
     };
-    subject.samples.lock().under_way = Some(sample);
+    let group = subject.group.memory();
+    subject.samples.lock().under_way = Some(UnderWay { sample, group });
     Ok(report)
 }
 
 /// Counts what has come back.
 pub fn finish(subject: &Subject) -> Result<WorkingSet, RpcError> {
     let mut samples = subject.samples.lock();
-    let sample = samples.under_way.take().ok_or_else(|| {
+    let UnderWay { sample, group: before } = samples.under_way.take().ok_or_else(|| {
         RpcError::new(code::WRONG_STATE, "no sample is under way: ask for \"sample\" first")
     })?;
     let returned = sample.returned(&subject.watch, &subject.sensors).map_err(refusal)?;
     let (estimate, age) = (sample.estimate(returned), sample.age());
+    let span = Span { time: age, own_pages: Pages(returned), swapped_before: sample.swapped() };
+    let group =
+        before.zip(subject.group.memory()).map(|(before, after)| group_interval::of(&before, &after, span));
+    let beyond_memory = group.map_or(Pages(0), |group| Pages::covering(group.beyond_memory));
     let now = Instant::now();
     let since_last = samples.last.replace(now).map_or(age, |last| now - last);
-    samples.averages.add(estimate.pages, since_last);
+    samples.averages.add(Pages(estimate.pages.0 + beyond_memory.0), since_last);
     let averages = samples.averages;
     let size = subject.pages.count().bytes();
     let used_by_guest = balloon::used_by_guest(subject);
@@ -67,6 +83,7 @@ pub fn finish(subject: &Subject) -> Result<WorkingSet, RpcError> {
         estimate: estimate.pages.bytes(),
         low: estimate.low.bytes(),
         high: estimate.high.bytes(),
+        group,
         average_fast: averages.fast().bytes(),
         average_slow: averages.slow().bytes(),
         used_by_guest,
