@@ -42,7 +42,7 @@ pub fn reclaim(arguments: &ReclaimArgs) -> Result<ExitCode, Error> {
     }
     Ok(match sum.end {
         ReclaimEnd::Complete | ReclaimEnd::NothingLeft => ExitCode::SUCCESS,
-        ReclaimEnd::SwapFull | ReclaimEnd::OutOfTime => output::failed(),
+        ReclaimEnd::LimitReached | ReclaimEnd::SwapFull | ReclaimEnd::OutOfTime => output::failed(),
     })
 }
 
@@ -91,8 +91,13 @@ fn describe(sum: &ReclaimReport) -> String {
         ReclaimEnd::NothingLeft => {
             text.push_str(&format!(", less than {}: nothing more of it would go\n", sum.asked));
         }
+        ReclaimEnd::LimitReached => text.push_str(&format!(
+            ", less than {}: it has in swap all that its --swap-max lets it have; raise memory.swap.max of its control \
+             group, or start it with a larger --swap-max\n",
+            sum.asked
+        )),
         ReclaimEnd::SwapFull => text.push_str(&format!(
-            ", less than {}: the swap that it may use is full; sudo napa swap create --size 8G --file FILE adds some\n",
+            ", less than {}: the host's swap is full; sudo napa swap create --size 8G --file FILE adds some\n",
             sum.asked
         )),
         ReclaimEnd::OutOfTime => text.push_str(&format!(
@@ -161,7 +166,8 @@ mod tests {
         let text = |end| describe(&report(Bytes::mib(60), end));
         assert_eq!(text(ReclaimEnd::Complete), "web: 60 MiB taken by the VM's process in 1.5 s\n");
         assert!(text(ReclaimEnd::NothingLeft).contains("less than 100M: nothing more of it would go"));
-        assert!(text(ReclaimEnd::SwapFull).contains("is full; sudo napa swap create"));
+        assert!(text(ReclaimEnd::LimitReached).contains("start it with a larger --swap-max"));
+        assert!(text(ReclaimEnd::SwapFull).contains("the host's swap is full; sudo napa swap create"));
         let back =
             ReclaimReport { came_back: Bytes::mib(20), ..report(Bytes::mib(60), ReclaimEnd::Complete) };
         assert!(describe(&back).ends_with("web: 20 MiB that was taken before had come back\n"));

@@ -55,7 +55,9 @@ pub enum ReclaimEnd {
     OutOfTime,
     /// The guest has nothing more in memory that the kernel would let go.
     NothingLeft,
-    /// The host's swap, or the VM's share of it, is full.
+    /// The VM has in swap all that its own limit lets it have (`--swap-max`).
+    LimitReached,
+    /// The host's swap is full.
     SwapFull,
 }
 

@@ -32,7 +32,7 @@ struct Files {
 }
 
 /// The memory of a group at one moment.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct GroupMemory {
     /// Memory charged to the group, the kernel's own for it included.
     pub current: Bytes,

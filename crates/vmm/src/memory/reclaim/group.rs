@@ -12,8 +12,6 @@ use super::Outcome;
 const STEP: Bytes = Bytes::mib(16);
 /// Steps in a row that take nothing before it is said that nothing goes.
 const IDLE_STEPS_MAX: usize = 3;
-/// A limit is as good as reached this far below it: the kernel hands swap out in clusters.
-pub const SLACK: Bytes = Bytes::mib(1);
 
 /// What is written after the size, in the order of preference: anonymous memory alone (Linux 6.16), as far as possible
 /// (Linux 6.9), whatever the kernel thinks.
@@ -57,13 +55,6 @@ impl GroupReclaim {
         };
         self.refaults = self.memory()?.refaults;
         Ok(Outcome { taken, came_back, end })
-    }
-
-    /// Whether the group may have no more in swap.
-    pub fn is_swap_full(&self) -> bool {
-        let Some(memory) = self.files.memory() else { return false };
-        let (Some(used), Some(limit)) = (memory.swap, memory.swap_max) else { return false };
-        used.0.saturating_add(SLACK.0) > limit.0
     }
 
     /// Gives how much is gone, whatever the kernel says that it did.

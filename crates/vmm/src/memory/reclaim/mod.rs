@@ -11,19 +11,23 @@ use std::time::{Duration, Instant};
 
 use napa_api::control::{ReclaimEnd, ReclaimMechanism, ReclaimReport, RpcError, code};
 use napa_memory::{End, GuestRam, PageOut, Sensors};
-use napa_sys::cgroup::GroupFiles;
+use napa_sys::cgroup::{GroupFiles, GroupMemory};
 use napa_units::{Bytes, Pages};
 
-use self::group::{GroupReclaim, SLACK};
+use self::group::GroupReclaim;
 use super::Subject;
 
 /// How long one request works, but for the block under way: a fraction of what a client waits for an answer.
 const REQUEST_TIME: Duration = Duration::from_secs(2);
+/// A limit is as good as reached this far below it: the kernel hands swap out in clusters.
+const SLACK: Bytes = Bytes::mib(1);
 
 /// Takes memory from one machine. Its clones are the same one.
 #[derive(Clone)]
 pub struct Reclaimer {
     mechanism: Arc<Mutex<Mechanism>>,
+    /// The VM's control group, whose limit on swap binds both mechanisms.
+    group: GroupFiles,
 }
 
 enum Mechanism {
@@ -53,7 +57,7 @@ impl Reclaimer {
             true => Mechanism::ControlGroup(GroupReclaim::new(means.group.clone())),
             false => Mechanism::PageOut(PageOut::new(ram, sensors)),
         };
-        Self { mechanism: Arc::new(Mutex::new(mechanism)) }
+        Self { mechanism: Arc::new(Mutex::new(mechanism)), group: means.group.clone() }
     }
 
     /// How memory is taken.
@@ -73,8 +77,7 @@ pub fn reclaim(subject: &Subject, size: Bytes) -> Result<ReclaimReport, RpcError
     let end = match outcome.end {
         End::Complete => ReclaimEnd::Complete,
         End::Interrupted => ReclaimEnd::OutOfTime,
-        End::NothingGoes if mechanism.is_swap_full() => ReclaimEnd::SwapFull,
-        End::NothingGoes => ReclaimEnd::NothingLeft,
+        End::NothingGoes => why_nothing_goes(subject.reclaimer.group.memory().as_ref(), &swap()),
     };
     Ok(ReclaimReport {
         name: subject.config.name_or_default().to_owned(),
@@ -85,6 +88,16 @@ pub fn reclaim(subject: &Subject, size: Bytes) -> Result<ReclaimReport, RpcError
         mechanism: mechanism.kind(),
         end,
     })
+}
+
+/// The VM's own limit comes first: more swap would not help a VM that may not use it.
+fn why_nothing_goes(group: Option<&GroupMemory>, host: &Swap) -> ReclaimEnd {
+    let limit = group.and_then(|group| Some((group.swap?, group.swap_max?)));
+    match limit {
+        Some((used, limit)) if used.0.saturating_add(SLACK.0) > limit.0 => ReclaimEnd::LimitReached,
+        _ if host.free < SLACK => ReclaimEnd::SwapFull,
+        _ => ReclaimEnd::NothingLeft,
+    }
 }
 
 const NO_SWAP: &str = "this host has no swap to put memory into: sudo napa swap create --size 8G";
@@ -110,14 +123,6 @@ impl Mechanism {
             }
         }
     }
-
-    fn is_swap_full(&self) -> bool {
-        let is_group_full = match self {
-            Self::ControlGroup(group) => group.is_swap_full(),
-            Self::PageOut(_) => false,
-        };
-        is_group_full || swap().free < SLACK
-    }
 }
 
 /// The host's swap.
@@ -130,4 +135,29 @@ fn swap() -> Swap {
     let host = rustix::system::sysinfo();
     let unit = u64::from(host.mem_unit);
     Swap { total: Bytes(host.totalswap * unit), free: Bytes(host.freeswap * unit) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vms_own_limit_is_told_apart_from_the_hosts_full_swap() {
+        let swap = |free| Swap { total: Bytes::gib(1), free };
+        let (full, roomy) = (swap(Bytes(0)), swap(Bytes::mib(512)));
+        let group = |used, limit| GroupMemory { swap: used, swap_max: limit, ..GroupMemory::default() };
+        let mib = |size| Some(Bytes::mib(size));
+        for (group, host, expected) in [
+            (None, &roomy, ReclaimEnd::NothingLeft),
+            (None, &full, ReclaimEnd::SwapFull),
+            (Some(group(mib(16), None)), &roomy, ReclaimEnd::NothingLeft),
+            (Some(group(mib(16), mib(64))), &roomy, ReclaimEnd::NothingLeft),
+            (Some(group(mib(16), mib(64))), &full, ReclaimEnd::SwapFull),
+            (Some(group(Some(Bytes(Bytes::mib(16).0 - 4096)), mib(16))), &roomy, ReclaimEnd::LimitReached),
+            (Some(group(mib(16), mib(16))), &full, ReclaimEnd::LimitReached),
+            (Some(group(mib(0), mib(0))), &roomy, ReclaimEnd::LimitReached),
+        ] {
+            assert_eq!(why_nothing_goes(group.as_ref(), host), expected, "{group:?}, {} free", host.free);
+        }
+    }
 }
