@@ -56,6 +56,8 @@ const CALLS: &[c_long] = &[
     libc::SYS_unlink,
     libc::SYS_unlinkat,
     libc::SYS_rmdir,
+    // The sum of what is protected, which VMs of one parent group change by turns.
+    libc::SYS_flock,
     // Connections on Unix sockets.
     libc::SYS_accept4,
     libc::SYS_connect,

@@ -1,6 +1,7 @@
 //! Where version 2 is mounted, and how far its memory controller reaches.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{GroupError, write};
@@ -77,10 +78,14 @@ pub fn enable_memory(folder: &Path) -> Controller {
     match write(&subtree, "+memory") {
         Ok(()) => Controller::Enabled,
         Err(source) => {
-            let mend = format!(
-                "move its processes to a group below, then: echo +memory | sudo tee {}",
-                subtree.display()
-            );
+            let mend = match source.kind() {
+                io::ErrorKind::ResourceBusy => {
+                    "it holds processes, so the groups below it can have no memory rules: move them to a group below \
+                     it, or run napa as a service with Delegate=yes and DelegateSubgroup=main (systemd 254)"
+                        .to_owned()
+                }
+                _ => format!("echo +memory | sudo tee {}", subtree.display()),
+            };
             Controller::Absent(GroupError::Refused { what: "write +memory to", path: subtree, source, mend })
         }
     }

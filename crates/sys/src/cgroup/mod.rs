@@ -1,11 +1,14 @@
 //! A control group of a VM's own (Documentation/admin-guide/cgroup-v2.rst).
 //!
 //! [`Group::enter`] makes the group and moves this process into it, all threads included; dropping it moves the
-//! process back and removes what was made. What a VM wants to read or write later is opened on entering
-//! ([`GroupFiles`]), because its sandbox closes after that.
+//! process back and removes what napa made, now or for an earlier VM. A group that somebody else made keeps its rules,
+//! but for those that were asked for, and stays. What a VM wants to read or write later is opened on entering
+//! ([`GroupFiles`], [`Protection`]), because its sandbox closes after that.
 
 mod files;
 mod hierarchy;
+mod mark;
+mod protection;
 
 use std::fs::{self, File};
 use std::io;
@@ -15,9 +18,11 @@ use napa_units::Bytes;
 
 pub use self::files::{GroupEvents, GroupFiles, GroupMemory};
 use self::hierarchy::{Controller, Hierarchy, enable_memory};
+use self::mark::{is_marked, mark};
+use self::protection::Protection;
 use crate::host::Root;
 
-/// Attempts to make a folder whose parent another VM may be removing at the same time.
+/// Attempts to make folders whose parents another VM may be removing at the same time.
 const MAKE_ATTEMPTS_MAX: usize = 3;
 
 /// What the kernel is told about the memory of a group.
@@ -33,8 +38,10 @@ pub struct MemoryRules {
 #[derive(Debug)]
 pub struct Group {
     folder: PathBuf,
-    /// Folders that were made, the deepest last.
+    /// Folders that napa made, now or for an earlier VM, the deepest last.
     made: Vec<PathBuf>,
+    /// `None`: nothing is protected, or by rules that stay.
+    protection: Option<Protection>,
     /// `cgroup.procs` of the group that this process came from; `None` before it has left.
     home: Option<File>,
     files: GroupFiles,
@@ -81,8 +88,8 @@ pub enum GroupError {
 }
 
 impl Group {
-    /// Makes the group at `path` below the root of the hierarchy, if it is not there or is empty, and moves this
-    /// process into it. Its parents get the memory controller where they can.
+    /// Makes the group at `path` below the root of the hierarchy, if it is not there, and moves this process into it.
+    /// Its parents get the memory controller where they can.
     ///
     /// # Errors
     /// There is no such hierarchy, no right to it, or no memory controller although `rules` need it; nothing is left
@@ -90,10 +97,10 @@ impl Group {
     pub fn enter(root: &Root, path: &Path, rules: MemoryRules) -> Result<Self, GroupError> {
         let hierarchy = Hierarchy::find(root).ok_or(GroupError::NoHierarchy)?;
         let folder = hierarchy.folder(path);
-        let mut group = Self { folder, made: Vec::new(), home: None, files: GroupFiles::default() };
+        let mut group =
+            Self { folder, made: Vec::new(), protection: None, home: None, files: GroupFiles::default() };
         // From here on, dropping it takes back what was done.
         match group.make(&hierarchy, path)? {
-            // A group that was there may have rules of an earlier VM.
             Controller::Enabled => group.set(rules)?,
             Controller::Absent(error) if rules != MemoryRules::default() => return Err(error),
             Controller::Absent(_) => {}
@@ -114,6 +121,20 @@ impl Group {
     }
 
     fn make(&mut self, hierarchy: &Hierarchy, path: &Path) -> Result<Controller, GroupError> {
+        let mut attempts = 1;
+        loop {
+            match self.make_folders(hierarchy, path) {
+                Err(GroupError::Refused { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound && attempts < MAKE_ATTEMPTS_MAX =>
+                {
+                    attempts += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn make_folders(&mut self, hierarchy: &Hierarchy, path: &Path) -> Result<Controller, GroupError> {
         let mut controller = Controller::Enabled;
         let mut folder = hierarchy.top().to_owned();
         for name in path {
@@ -126,26 +147,19 @@ impl Group {
     }
 
     fn make_folder(&mut self, folder: &Path) -> Result<(), GroupError> {
-        let mut attempts = 1;
-        loop {
-            match fs::create_dir(folder) {
-                Ok(()) => self.made.push(folder.to_owned()),
-                // An empty group that a killed VM left is as good as a new one, and is removed like one.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                    if folder == self.folder {
-                        self.made.push(folder.to_owned());
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound && attempts < MAKE_ATTEMPTS_MAX => {
-                    attempts += 1;
-                    // The parent was there, so this fails only if somebody is back already.
-                    let _ = folder.parent().map(fs::create_dir);
-                    continue;
-                }
-                Err(source) => return Err(refused("make the group", folder, source)),
+        let is_made = match fs::create_dir(folder) {
+            Ok(()) => {
+                mark(folder);
+                true
             }
-            return Ok(());
+            // What a killed VM left is as good as new, and is removed like it.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => is_marked(folder),
+            Err(source) => return Err(refused("make the group", folder, source)),
+        };
+        if is_made && !self.made.iter().any(|made| made == folder) {
+            self.made.push(folder.to_owned());
         }
+        Ok(())
     }
 
     fn refuse_others(&mut self) -> Result<(), GroupError> {
@@ -162,31 +176,23 @@ impl Group {
         }
     }
 
-    fn set(&self, rules: MemoryRules) -> Result<(), GroupError> {
-        self.write("memory.low", &rules.low.unwrap_or_default().0.to_string())?;
-        if rules.low.is_some() {
-            self.raise_parents()?;
-        }
-        self.write_swap_max(rules.swap_max)
-    }
-
-    /// A group is protected only as far as those above it are: they get at least the sum of what is below them.
-    fn raise_parents(&self) -> Result<(), GroupError> {
-        let low = |folder: &Path| -> Option<u64> {
-            let text = fs::read_to_string(folder.join("memory.low")).ok()?;
-            Some(text.trim().parse().unwrap_or(u64::MAX))
-        };
-        for parent in self.folder.ancestors().skip(1) {
-            // The root group has no such file.
-            let Some(now) = low(parent) else { break };
-            let below = fs::read_dir(parent).into_iter().flatten().flatten();
-            let sum = below.filter_map(|entry| low(&entry.path())).fold(0, u64::saturating_add);
-            let path = parent.join("memory.low");
-            if now < sum {
-                write(&path, &sum.to_string()).map_err(|source| refused("write", &path, source))?;
+    fn set(&mut self, rules: MemoryRules) -> Result<(), GroupError> {
+        match self.made.contains(&self.folder) {
+            true => {
+                // An earlier VM may have left rules.
+                self.protection = Some(self.protect(rules.low.unwrap_or_default())?);
+                self.write_swap_max(rules.swap_max)
+            }
+            false => {
+                rules.low.map(|low| self.protect(low)).transpose()?;
+                rules.swap_max.map_or(Ok(()), |limit| self.write_swap_max(Some(limit)))
             }
         }
-        Ok(())
+    }
+
+    fn protect(&self, low: Bytes) -> Result<Protection, GroupError> {
+        let path = self.folder.join("memory.low");
+        Protection::add(&self.folder, low).map_err(|source| refused("write", &path, source))
     }
 
     /// A kernel that does not count swap has no such file, and then no limit can be had.
@@ -222,6 +228,9 @@ impl Drop for Group {
             // A group that cannot be left stays; the next VM of this name takes it.
             let _ = io::Write::write_all(&mut home, b"0");
         }
+        if let Some(protection) = &self.protection {
+            protection.remove();
+        }
         for folder in self.made.iter().rev() {
             // One that holds other groups by now stays.
             let _ = fs::remove_dir(folder);
@@ -237,8 +246,8 @@ fn write(path: &Path, value: &str) -> io::Result<()> {
 fn refused(what: &'static str, path: &Path, source: io::Error) -> GroupError {
     let mend = match source.kind() {
         io::ErrorKind::PermissionDenied => {
-            "run napa as root, or in a scope of which you are the owner: systemd-run --user --scope -p Delegate=yes \
-             napa run ..., with --cgroup below that scope's group"
+            "run napa as root, or as a service of your own with --cgroup below the service's group: systemd-run --user \
+             --pty -p Delegate=yes -p DelegateSubgroup=main napa run ..."
         }
         io::ErrorKind::ResourceBusy => {
             "the group's parent holds processes, or the group holds other groups: name one below a group that does not"
@@ -275,18 +284,60 @@ mod tests {
         assert!(error.contains("cgroup_enable=memory"), "{error}");
     }
 
+    /// A hierarchy with the memory controller in which `napa/vm` was there before, with rules.
+    fn with_rules() -> Fixture {
+        let (controllers, subtree) = ("cgroup.controllers", "cgroup.subtree_control");
+        let [top, napa] = ["sys/fs/cgroup", "sys/fs/cgroup/napa"];
+        let vm = |name: &str| format!("{napa}/vm/{name}");
+        Fixture::new(&[
+            (&format!("{top}/{controllers}"), "memory\n"),
+            (&format!("{top}/{subtree}"), "memory\n"),
+            (&format!("{top}/cgroup.procs"), ""),
+            (&format!("{napa}/{subtree}"), "memory\n"),
+            (&vm("cgroup.procs"), ""),
+            (&vm("memory.low"), "70"),
+            (&vm("memory.swap.max"), "800"),
+            ("proc/self/cgroup", "0::/\n"),
+        ])
+    }
+
+    fn rules_now(host: &Fixture) -> [Option<String>; 2] {
+        ["memory.low", "memory.swap.max"]
+            .map(|name| host.root().text(&format!("sys/fs/cgroup/napa/vm/{name}")))
+    }
+
     #[test]
-    fn parents_protect_at_least_what_is_below_them() {
-        let host = Fixture::new(&[
-            ("cg/napa/memory.low", "5\n"),
-            ("cg/napa/a/memory.low", "3\n"),
-            ("cg/napa/b/memory.low", "4\n"),
-            ("cg/napa/cgroup.procs", ""),
-        ]);
-        let folder = host.root().path("cg/napa/a");
-        let group = Group { folder, made: vec![], home: None, files: GroupFiles::default() };
-        group.raise_parents().unwrap();
-        assert_eq!(host.root().text("cg/napa/memory.low").as_deref(), Some("7"));
+    fn a_group_that_somebody_else_made_keeps_its_rules_but_for_those_asked_for() {
+        let low = |size| MemoryRules { low: Some(Bytes(size)), ..MemoryRules::default() };
+        let swap_max = |size| MemoryRules { swap_max: Some(Bytes(size)), ..MemoryRules::default() };
+        for (rules, expected) in [
+            (MemoryRules::default(), ["70", "800"]),
+            (low(50), ["50", "800"]),
+            (swap_max(900), ["70", "900"]),
+        ] {
+            let host = with_rules();
+            let group = Group::enter(&host.root(), Path::new("napa/vm"), rules).unwrap();
+            assert_eq!(group.folders_of_removed().count(), 0);
+            assert_eq!(rules_now(&host), expected.map(|text| Some(text.to_owned())));
+            drop(group);
+            assert_eq!(rules_now(&host), expected.map(|text| Some(text.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_group_that_a_killed_vm_left_begins_anew_and_is_removed_with_its_parent() {
+        let host = with_rules();
+        for folder in ["sys/fs/cgroup/napa", "sys/fs/cgroup/napa/vm"] {
+            mark(&host.root().path(folder));
+        }
+        if !is_marked(&host.root().path("sys/fs/cgroup/napa")) {
+            return println!("skipped: the file system has no extended attributes");
+        }
+        let group = Group::enter(&host.root(), Path::new("napa/vm"), MemoryRules::default()).unwrap();
+        let [low, swap_max] = rules_now(&host);
+        assert!(low.unwrap().starts_with('0') && swap_max.as_deref() == Some("max"));
+        let top = host.root().path("sys/fs/cgroup");
+        assert_eq!(group.folders_of_removed().collect::<Vec<_>>(), [&top, &top.join("napa")]);
     }
 
     #[test]
