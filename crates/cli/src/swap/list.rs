@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use napa_sys::host::{Root, Swap, SwapKind, zswap_enabled};
-use napa_sys::swap;
+use napa_sys::swap::{self, UnusedZram};
 use napa_units::Bytes;
 use serde::Serialize;
 
@@ -16,6 +16,8 @@ use crate::output::{self, Table};
 #[derive(Debug, Serialize)]
 struct Listing {
     areas: Vec<Area>,
+    /// What napa made in memory and nobody swaps to any more.
+    unused: Vec<Unused>,
     /// `None`: the kernel has none.
     zswap: Option<bool>,
 }
@@ -32,6 +34,13 @@ struct Area {
     napa: Option<bool>,
 }
 
+/// One device that is not an area any more.
+#[derive(Debug, Serialize)]
+struct Unused {
+    path: String,
+    size: Bytes,
+}
+
 /// Shows all areas.
 pub fn list(arguments: &JsonArgs) -> Result<ExitCode, Error> {
     let root = &Root::system();
@@ -44,7 +53,10 @@ pub fn list(arguments: &JsonArgs) -> Result<ExitCode, Error> {
         priority: area.priority,
         path: area.path,
     });
-    let listing = Listing { areas: areas.collect(), zswap: zswap_enabled(root) };
+    let unused = UnusedZram::find(root)
+        .into_iter()
+        .map(|zram| Unused { path: zram.path.display().to_string(), size: zram.size });
+    let listing = Listing { areas: areas.collect(), unused: unused.collect(), zswap: zswap_enabled(root) };
     if arguments.json {
         return output::print_json(&listing);
     }
@@ -74,12 +86,20 @@ fn describe(listing: &Listing) -> String {
         true => "the host has no swap: sudo napa swap create --size 8G\n".to_owned(),
         false => table.finish(),
     };
+    let unused: String = listing
+        .unused
+        .iter()
+        .map(|zram| {
+            let (path, size) = (&zram.path, figures::size(zram.size));
+            format!("{path} of {size} is switched off: sudo napa swap remove --file {path}\n")
+        })
+        .collect();
     let zswap = match listing.zswap {
         Some(true) => "zswap is on\n",
         Some(false) => "zswap is off\n",
         None => "",
     };
-    format!("{areas}{zswap}")
+    format!("{areas}{unused}{zswap}")
 }
 
 #[cfg(test)]
@@ -96,14 +116,17 @@ mod tests {
             priority: 10,
             napa,
         };
-        let listing = Listing { areas: vec![area("/a", Some(true)), area("/b", None)], zswap: Some(true) };
+        let unused = vec![Unused { path: "/dev/zram0".into(), size: Bytes::mib(8) }];
+        let areas = vec![area("/a", Some(true)), area("/b", None)];
+        let listing = Listing { areas, unused, zswap: Some(true) };
         let expected = "\
 /a  file  96 MiB of 8.0 GiB used  priority 10  napa's
 /b  file  96 MiB of 8.0 GiB used  priority 10  perhaps napa's: look as root
+/dev/zram0 of 8.0 MiB is switched off: sudo napa swap remove --file /dev/zram0
 zswap is on
 ";
         assert_eq!(describe(&listing), expected);
-        let none = Listing { areas: vec![], zswap: None };
+        let none = Listing { areas: vec![], unused: vec![], zswap: None };
         assert!(describe(&none).contains("sudo napa swap create"));
     }
 }

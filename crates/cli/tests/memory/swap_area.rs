@@ -23,6 +23,16 @@ impl Turn {
     }
 }
 
+/// Why a host may have no area; everything else is a failure.
+const LACKS: [&str; 6] = [
+    "the kernel has no zram",
+    "would be on a tmpfs",
+    "would be on an overlay",
+    "its file system cannot hold a swap file",
+    "that are free for",
+    "Operation not permitted",
+];
+
 /// An area that 'napa swap create' made.
 pub struct Area<'a> {
     host: &'a Host,
@@ -38,18 +48,24 @@ impl<'a> Area<'a> {
     }
 
     /// A file of this name in the host's folder, with nothing in front of it.
-    pub fn file(host: &'a Host, _turn: &Turn, name: &str, size: &str) -> Option<Self> {
+    pub fn file(host: &'a Host, turn: &Turn, name: &str, size: &str) -> Option<Self> {
+        Self::file_behind(host, turn, name, size, "off")
+    }
+
+    /// The same behind something.
+    pub fn file_behind(host: &'a Host, _turn: &Turn, name: &str, size: &str, front: &str) -> Option<Self> {
         let path = host.path(name);
         let path = path.to_str().unwrap();
-        Self::create(host, &["swap", "create", "--size", size, "--file", path, "--compressed", "off"])
+        Self::create(host, &["swap", "create", "--size", size, "--file", path, "--compressed", front])
     }
 
     fn create(host: &'a Host, words: &[&str]) -> Option<Self> {
         let before = areas();
         let (code, _, error) = host.napa(words);
         if code != Some(0) {
-            println!("skipped: {}", error.trim());
             assert_eq!(areas(), before, "what fails leaves nothing");
+            assert!(LACKS.iter().any(|lack| error.contains(lack)), "{words:?} ended with {code:?}: {error}");
+            println!("skipped: {}", error.trim());
             return None;
         }
         let made: Vec<PathBuf> = areas().into_iter().filter(|area| !before.contains(area)).collect();

@@ -254,18 +254,19 @@ mod tests {
         let folder = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let other = folder.path().join("other");
         fs::write(&other, "text").unwrap();
-        for (path, size, text) in [
-            (folder.path().to_owned(), Bytes::mib(1), "is a folder: name a file in it"),
-            (other.clone(), Bytes::mib(1), "exists: name another"),
-            (folder.path().join("new/swap"), Bytes::gib(1 << 13), "that are free for"),
-            (folder.path().join("a/b/swap"), Bytes::mib(1), "make the folder first"),
-            (PathBuf::from("/dev/shm/napa/swap"), Bytes::mib(1), "tmpfs"),
+        for (path, size, texts) in [
+            (folder.path().to_owned(), Bytes::mib(1), &["is a folder: name a file in it"][..]),
+            (other.clone(), Bytes::mib(1), &["exists: name another"]),
+            // A folder in memory cannot hold it whatever its size.
+            (folder.path().join("new/swap"), Bytes::gib(1 << 13), &["that are free for", "would be on a"]),
+            (folder.path().join("a/b/swap"), Bytes::mib(1), &["make the folder first"]),
+            (PathBuf::from("/dev/shm/napa/swap"), Bytes::mib(1), &["tmpfs"]),
         ] {
             if path.starts_with("/dev/shm") && !Path::new("/dev/shm").exists() {
                 continue;
             }
             let error = SwapFile::make(&path, size).unwrap_err().to_string();
-            assert!(error.contains(text), "{error}");
+            assert!(texts.iter().any(|text| error.contains(text)), "{error}");
         }
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         assert!(

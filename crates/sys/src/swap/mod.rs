@@ -20,9 +20,9 @@ use napa_units::Bytes;
 
 pub use self::file::{SwapFile, check_size};
 pub use self::header::{SIZE_MAX, SIZE_MIN};
-pub use self::zram::Zram;
+pub use self::zram::{UnusedZram, Zram};
 pub use self::zswap::Zswap;
-use crate::host::{Root, Swap};
+use crate::host::{Root, Swap, SwapKind};
 
 /// Priority of a file: before what the host swaps to by default, after compressed memory.
 pub const FILE_PRIORITY: u16 = 10;
@@ -54,13 +54,13 @@ pub enum SwapError {
     },
 }
 
-/// The areas in use that napa made.
+/// The areas in use that napa made: files and zram devices with its label. A partition with that label is somebody's.
 ///
 /// # Errors
 /// One of the host's areas cannot be read: that takes root.
 pub fn ours(root: &Root) -> Result<Vec<Swap>, SwapError> {
     let mut ours = Vec::new();
-    for area in Swap::read(root) {
+    for area in Swap::read(root).into_iter().filter(may_be_ours) {
         let path = Path::new(&area.path);
         let is_ours = match File::open(path) {
             Ok(file) => header::is_ours(&file),
@@ -78,6 +78,16 @@ pub fn ours(root: &Root) -> Result<Vec<Swap>, SwapError> {
         }
     }
     Ok(ours)
+}
+
+fn may_be_ours(area: &Swap) -> bool {
+    let path = Path::new(&area.path);
+    match area.kind {
+        // A file that cannot be looked at is gone, or is refused when it is opened.
+        SwapKind::File => path.metadata().map_or(true, |metadata| metadata.is_file()),
+        SwapKind::Zram => zram::number(path).is_some(),
+        SwapKind::Partition => false,
+    }
 }
 
 /// Switches an area on.
@@ -130,9 +140,11 @@ fn switch_off(path: &Path) -> Result<(), SwapError> {
 pub fn remove(root: &Root, area: &Swap) -> Result<Bytes, SwapError> {
     let path = Path::new(&area.path);
     switch_off(path)?;
-    match zram::number(path) {
-        Some(number) => zram::take_away(root, number)?,
-        None => file::take_away(path)?,
+    match (area.kind, zram::number(path)) {
+        (SwapKind::Zram, Some(number)) => zram::take_away(root, number)?,
+        (SwapKind::File, _) => file::take_away(path)?,
+        // Not napa's: a device's node is nobody's to remove.
+        (SwapKind::Zram | SwapKind::Partition, _) => {}
     }
     Ok(area.used)
 }
@@ -149,4 +161,22 @@ fn uuid() -> io::Result<[u8; 16]> {
     uuid[6] = uuid[6] & 0x0f | 0x40;
     uuid[8] = uuid[8] & 0x3f | 0x80;
     Ok(uuid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::root::Fixture;
+
+    #[test]
+    fn a_partition_with_napas_label_is_not_napas() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, header::header(Bytes::mib(1), [7; 16])).unwrap();
+        let path = file.path().to_str().unwrap();
+        for (kind, expected) in [("file", 1), ("partition", 0)] {
+            let swaps = format!("Filename Type Size Used Priority\n{path} {kind} 1020 0 10\n");
+            let host = Fixture::new(&[("proc/swaps", &swaps)]);
+            assert_eq!(ours(&host.root()).unwrap().len(), expected, "{kind}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Compressed memory as a swap area (Documentation/admin-guide/blockdev/zram.rst).
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -12,13 +12,16 @@ use rustix::fs::{Dev, FileType, Mode};
 use super::file::check_size;
 use super::header;
 use super::{SwapError, ZRAM_PRIORITY, switch_off, switch_on, uuid};
-use crate::host::Root;
+use crate::host::{Root, Swap};
 
 /// Compressors from the one that is preferred on: the fastest first, because a guest waits for it.
 const COMPRESSORS: [&str; 4] = ["lz4", "lzo-rle", "lzo", "zstd"];
 /// How long the host may take to make a device's file.
 const NODE_BOUND: Duration = Duration::from_secs(5);
-const NODE_STEP: Duration = Duration::from_millis(20);
+/// How long somebody else, such as a device manager that looks at what has changed, may have a device open before it is
+/// given up to take it away.
+const BUSY_BOUND: Duration = Duration::from_secs(5);
+const STEP: Duration = Duration::from_millis(20);
 const CONTROL: &str = "sys/class/zram-control";
 
 /// A device that is taken away when dropped unless it was kept.
@@ -90,7 +93,7 @@ impl Zram {
         let node = self.root.path(&format!("dev/zram{}", self.number));
         let deadline = Instant::now() + NODE_BOUND;
         while !node.exists() && Instant::now() < deadline {
-            std::thread::sleep(NODE_STEP);
+            std::thread::sleep(STEP);
         }
         if !node.exists() {
             make_node(&node, &self.attribute("dev")).map_err(|source| refused("make", &node, source))?;
@@ -121,10 +124,57 @@ pub fn number(path: &Path) -> Option<u32> {
 pub fn take_away(root: &Root, number: u32) -> Result<(), SwapError> {
     let path = root.path(&format!("{CONTROL}/hot_remove"));
     let remove = || OpenOptions::new().write(true).open(&path)?.write_all(number.to_string().as_bytes());
-    remove().map_err(|source| refused("take zram away by", &path, source))?;
+    while_busy(Instant::now() + BUSY_BOUND, remove)
+        .map_err(|source| refused("take zram away by", &path, source))?;
     // A device manager has done so already.
     let _ = fs::remove_file(root.path(&format!("dev/zram{number}")));
     Ok(())
+}
+
+/// Tries again as long as somebody has it open.
+fn while_busy(deadline: Instant, mut attempt: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    loop {
+        match attempt() {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
+                std::thread::sleep(STEP);
+            }
+            other => return other,
+        }
+    }
+}
+
+/// A device of napa's that is not swapped to: it was switched off by hand, or could not be taken away.
+#[derive(Debug)]
+pub struct UnusedZram {
+    /// Its file.
+    pub path: PathBuf,
+    /// What it could hold.
+    pub size: Bytes,
+    number: u32,
+}
+
+impl UnusedZram {
+    /// All of them, in the order of their names; none for a user who may not look.
+    pub fn find(root: &Root) -> Vec<Self> {
+        let used = Swap::read(root);
+        let unused = |name: String| {
+            let number = name.strip_prefix("zram")?.parse().ok()?;
+            let path = Path::new("/dev").join(&name);
+            let size = root.text(&format!("sys/block/{name}/disksize"))?.parse().map(Bytes).ok()?;
+            let file = File::open(root.path(&format!("dev/{name}"))).ok()?;
+            let is_used = used.iter().any(|area| Path::new(&area.path) == path);
+            (!is_used && header::is_ours(&file).ok()?).then_some(Self { path, size, number })
+        };
+        root.names("sys/block").into_iter().filter_map(unused).collect()
+    }
+
+    /// Takes it away.
+    ///
+    /// # Errors
+    /// Somebody has it open, or there is no right to it.
+    pub fn remove(&self, root: &Root) -> Result<(), SwapError> {
+        take_away(root, self.number)
+    }
 }
 
 fn make_node(node: &Path, numbers: &Path) -> io::Result<()> {
@@ -152,6 +202,7 @@ fn no_zram(path: &Path, error: io::Error) -> SwapError {
 fn refused(what: &'static str, path: &Path, source: io::Error) -> SwapError {
     let mend = match source.kind() {
         io::ErrorKind::PermissionDenied => "; run it as root, outside of a container",
+        io::ErrorKind::ResourceBusy => "; somebody has the device open: napa swap remove tries again",
         _ => "",
     };
     SwapError::Refused { what, path: path.to_owned(), source, mend }
@@ -180,6 +231,41 @@ mod tests {
     fn a_host_without_zram_is_told_the_command() {
         let error = Zram::make(&Fixture::new(&[]).root(), Bytes::mib(1)).unwrap_err().to_string();
         assert!(error.contains("sudo modprobe zram"), "{error}");
+    }
+
+    #[test]
+    fn a_busy_device_is_tried_again_until_time_is_up() {
+        let mut answers = [io::ErrorKind::ResourceBusy; 2].into_iter();
+        let attempt = || answers.next().map_or(Ok(()), |kind| Err(kind.into()));
+        while_busy(Instant::now() + BUSY_BOUND, attempt).unwrap();
+        let busy = while_busy(Instant::now(), || Err(io::ErrorKind::ResourceBusy.into()));
+        assert_eq!(busy.unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+        let mut attempts = 0;
+        let gone = while_busy(Instant::now() + BUSY_BOUND, || {
+            attempts += 1;
+            Err(io::ErrorKind::NotFound.into())
+        });
+        assert_eq!((gone.unwrap_err().kind(), attempts), (io::ErrorKind::NotFound, 1));
+    }
+
+    #[test]
+    fn devices_of_napas_that_are_switched_off_are_found() {
+        let swaps = "Filename Type Size Used Priority\n/dev/zram1 partition 1020 0 100\n";
+        let sizes = ["sys/block/zram0/disksize", "sys/block/zram1/disksize", "sys/block/zram2/disksize"];
+        let host = Fixture::new(&[
+            ("proc/swaps", swaps),
+            (sizes[0], "1048576\n"),
+            (sizes[1], "1048576\n"),
+            (sizes[2], "1048576\n"),
+            ("sys/block/vda/size", "1\n"),
+            ("dev/zram2", "somebody else's"),
+        ]);
+        for name in ["dev/zram0", "dev/zram1"] {
+            fs::write(host.root().path(name), header::header(Bytes::mib(1), [7; 16])).unwrap();
+        }
+        let found = UnusedZram::find(&host.root());
+        let found: Vec<_> = found.iter().map(|zram| (zram.path.to_str().unwrap(), zram.size)).collect();
+        assert_eq!(found, [("/dev/zram0", Bytes::mib(1))]);
     }
 
     #[test]
