@@ -110,7 +110,8 @@ fn sharing(host: &Host, name: &str) -> Value {
 
 #[test]
 fn vms_of_one_domain_share_equal_pages_and_nobody_else_does() {
-    let (Some(host), Some(ksm)) = (Host::new(), Ksm::take()) else { return };
+    let Some(host) = Host::new() else { return };
+    let Some(ksm) = Ksm::take() else { return };
     let domain = ["--share", "domain=one"];
     let (one, two) = (hold(&host, "one", "identical", &domain), hold(&host, "two", "identical", &domain));
     let outsider = hold(&host, "outsider", "identical", &[]);
@@ -150,7 +151,8 @@ fn vms_of_one_domain_share_equal_pages_and_nobody_else_does() {
 
 #[test]
 fn sharing_is_switched_on_and_off_by_hand() {
-    let (Some(host), Some(ksm)) = (Host::new(), Ksm::take()) else { return };
+    let Some(host) = Host::new() else { return };
+    let Some(ksm) = Ksm::take() else { return };
     let vm = hold(&host, "vm", "zero", &[]);
     assert_eq!(counter(&vm, "ksm_rmap_items"), 0, "nobody has asked for it");
     let (code, output, error) = host.napa(&["share", "vm", "on", "--json"]);
@@ -169,7 +171,8 @@ fn sharing_is_switched_on_and_off_by_hand() {
 
 #[test]
 fn equal_pages_of_one_vm_are_merged_and_taken_apart_again() {
-    let (Some(host), Some(ksm)) = (Host::new(), Ksm::take()) else { return };
+    let Some(host) = Host::new() else { return };
+    let Some(ksm) = Ksm::take() else { return };
     let vm = hold(&host, "vm", "identical", &["--share", "vm"]);
     ksm.hurry();
     // Huge pages of which the guest has touched a part are zeros for the rest.
@@ -196,7 +199,8 @@ fn a_flag_that_forbids_sharing_is_named() {
 
 #[test]
 fn settings_that_a_killed_vm_left_are_put_back_by_the_next_one() {
-    let (Some(host), Some(ksm)) = (Host::new(), Ksm::take()) else { return };
+    let Some(host) = Host::new() else { return };
+    let Some(ksm) = Ksm::take() else { return };
     let vm = hold(&host, "killed", "identical", &["--share", "domain=one"]);
     vm.signal("KILL");
     assert_eq!(vm.end().code, None);
@@ -232,7 +236,8 @@ impl Drop for MergeablePage {
 
 #[test]
 fn nobody_shares_while_there_is_a_stranger() {
-    let (Some(host), Some(ksm)) = (Host::new(), Ksm::take()) else { return };
+    let Some(host) = Host::new() else { return };
+    let Some(ksm) = Ksm::take() else { return };
     let vm = hold(&host, "vm", "identical", &[]);
     let stranger = MergeablePage::new();
     let said = format!("process {} (", std::process::id());
@@ -256,7 +261,8 @@ fn nobody_shares_while_there_is_a_stranger() {
 
 #[test]
 fn a_guest_that_reboots_shares_on() {
-    let (Some(host), Some(ksm)) = (Host::new(), Ksm::take()) else { return };
+    let Some(host) = Host::new() else { return };
+    let Some(ksm) = Ksm::take() else { return };
     let words = ["--share", "domain=one", "--name", "vm", "--cmdline", "workload=hold:1M,random,1+reboot"];
     let mut vm = host.run(&words);
     for _ in 0..3 {
