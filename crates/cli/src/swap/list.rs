@@ -122,7 +122,7 @@ mod tests {
         let expected = "\
 /a  file  96 MiB of 8.0 GiB used  priority 10  napa's
 /b  file  96 MiB of 8.0 GiB used  priority 10  perhaps napa's: look as root
-/dev/zram0 of 8.0 MiB is switched off: sudo napa swap remove --file /dev/zram0
+/dev/zram0 of 8,192 KiB is switched off: sudo napa swap remove --file /dev/zram0
 zswap is on
 ";
         assert_eq!(describe(&listing), expected);
