@@ -71,7 +71,7 @@ pub enum OtherVerb {
     /// Show what this host's KVM offers, and what a guest would get
     Features(JsonArgs),
     /// Show what is wrong on this host, and the command that mends it
-    Doctor(JsonArgs),
+    Doctor(DoctorArgs),
     /// Show how a running VM is
     Status(StatusArgs),
     /// Show how a running VM is, and where its memory is
@@ -119,6 +119,15 @@ pub struct JsonArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args)]
+pub struct DoctorArgs {
+    /// First put the kernel's settings back that VMs left when they were killed
+    #[arg(long)]
+    pub mend: bool,
+    #[command(flatten)]
+    pub format: JsonArgs,
 }
 
 #[derive(Args)]

@@ -23,7 +23,7 @@ pub fn share(arguments: &ShareArgs) -> Result<ExitCode, Error> {
     let ask = |command| client::ask::<ShareReport>(&arguments.target, Command::Memory(command));
     if order == ShareOrder::On {
         let memory: MemoryReport = client::ask(&arguments.target, Command::Memory(MemoryCommand::Report))?;
-        refuse_strangers(&memory.sharing.scope, &strangers())?;
+        refuse_strangers(&memory.sharing.scope, &ksm::strangers(&Root::system()))?;
     }
     let mut report = ask(MemoryCommand::Share(order))?;
     while report.left.0 > 0 {
@@ -46,13 +46,11 @@ pub fn strangers() -> Vec<Stranger> {
 }
 
 /// Only what is merged by the kernel can be merged with a stranger.
-fn refuse_strangers(scope: &ShareConfig, strangers: &[Stranger]) -> Result<(), Error> {
+fn refuse_strangers(scope: &ShareConfig, strangers: &[ksm::Stranger]) -> Result<(), Error> {
     match (scope, strangers.first()) {
-        (ShareConfig::Vm | ShareConfig::Domain(_), Some(stranger)) => Err(Error::bad_input(format!(
-            "process {} ({}) lets the kernel merge its memory with that of others and belongs to no trust domain: \
-             switch that off there (QEMU: -machine mem-merge=off), or end it",
-            stranger.pid, stranger.name
-        ))),
+        (ShareConfig::Vm | ShareConfig::Domain(_), Some(stranger)) => {
+            Err(Error::bad_input(stranger.to_string()))
+        }
         _ => Ok(()),
     }
 }
@@ -161,7 +159,7 @@ warning: process 7 (qemu) belongs to no trust domain, but its pages are merged w
 
     #[test]
     fn strangers_matter_where_the_kernel_merges() {
-        let stranger = [Stranger { pid: 7, name: "qemu".into() }];
+        let stranger = [ksm::Stranger { pid: 7, name: "qemu".into() }];
         let refused = |scope| refuse_strangers(&scope, &stranger).is_err();
         assert!(refused(ShareConfig::Vm) && refused(ShareConfig::Domain("d".into())));
         assert!(!refused(ShareConfig::Zero) && !refused(ShareConfig::Off));

@@ -3,7 +3,6 @@
 use napa_sys::host::{
     Cgroup, Device, IoUringRule, KsmRun, Mmu, OvercommitRule, Processor, SwapKind, ThpRule, Userfaultfd,
 };
-use napa_sys::ksm::{Leftovers, REGISTRY};
 use napa_units::Bytes;
 
 use super::facts::Facts;
@@ -206,10 +205,10 @@ fn ksm(facts: &Facts) -> Finding {
     let Some(ksm) = &facts.ksm else {
         return warn("ksm", "the kernel has none", why, "boot a kernel with CONFIG_KSM");
     };
-    if let Some(left) = &facts.ksm_leftovers {
+    if facts.ksm_leftovers.is_some() {
         let why =
             "the kernel goes on looking for equal pages; the next VM that shares puts its settings back too";
-        return warn("ksm", "is still set up for VMs that were killed", why, put_back(left));
+        return warn("ksm", "is still set up for VMs that were killed", why, "sudo napa doctor --mend");
     }
     if let Some(stranger) = facts.ksm_strangers.first() {
         let found = format!("process {} ({}) lets the kernel merge its memory", stranger.pid, stranger.name);
@@ -229,13 +228,6 @@ fn ksm(facts: &Facts) -> Finding {
             warn("ksm", "its settings belong to somebody else", why, "sudo napa run --share vm …")
         }
     }
-}
-
-/// The command that sets KSM up as it was.
-fn put_back(left: &Leftovers) -> String {
-    let settings = left.saved.iter().map(|(name, value)| format!("echo {value} >{name}; "));
-    let settings: String = settings.collect();
-    format!("sudo sh -c 'cd /sys/kernel/mm/ksm; {settings}: >/{REGISTRY}/record'")
 }
 
 fn thp(facts: &Facts) -> Finding {

@@ -4,7 +4,7 @@ use std::io;
 
 use napa_sys::host::Root;
 use napa_sys::host::{HugePages, Ksm, KvmModule, Memory, Pressure, Stall, Swap};
-use napa_sys::ksm::{Registry, Stranger};
+use napa_sys::ksm::{REGISTRY, Registry, Stranger};
 
 use super::*;
 use crate::features::Offer;
@@ -179,8 +179,8 @@ fn what_a_killed_vm_left_of_ksm_is_put_back_by_a_command() {
     std::fs::write(folder.join("lock"), "").unwrap();
     std::fs::write(folder.join("record"), left).unwrap();
     let leftovers = Registry::leftovers(&Root::at(host.path()));
-    let mend =
-        "sudo sh -c 'cd /sys/kernel/mm/ksm; echo none >advisor_mode; echo 0 >run; : >/run/napa/ksm/record'";
+    assert!(leftovers.is_some());
+    let mend = "sudo napa doctor --mend";
     check(|facts| facts.ksm_leftovers = leftovers, Level::Warn, "ksm", mend);
 }
 

@@ -8,9 +8,11 @@ mod findings;
 
 use std::process::ExitCode;
 
+use napa_sys::host::Root;
+use napa_sys::ksm::Registry;
 use serde::Serialize;
 
-use crate::command::JsonArgs;
+use crate::command::DoctorArgs;
 use crate::error::Error;
 use crate::output::{self, Style};
 
@@ -43,15 +45,28 @@ struct Finding {
 }
 
 /// Looks the host over.
-pub fn doctor(arguments: &JsonArgs) -> Result<ExitCode, Error> {
+pub fn doctor(arguments: &DoctorArgs) -> Result<ExitCode, Error> {
+    if arguments.mend {
+        mend(&Root::system())?;
+    }
     let findings = findings::judge(&Facts::gather());
-    if arguments.json {
+    if arguments.format.json {
         output::print_json(&findings)?;
     } else {
         output::print(table(&findings, Style::for_output()).as_bytes())?;
     }
     let can_run = findings.iter().all(|finding| finding.level != Level::Fail);
     Ok(if can_run { ExitCode::SUCCESS } else { output::failed() })
+}
+
+/// Puts back what VMs that were killed have left. VMs that share have a say in it: nothing is taken from them.
+fn mend(root: &Root) -> Result<(), Error> {
+    if Registry::leftovers(root).is_some() {
+        let refused = |why: String| Error::bad_input(why);
+        let registry = Registry::open(root).map_err(|error| refused(error.to_string()))?;
+        registry.put_leftovers_back().map_err(|error| refused(format!("{error}; try again")))?;
+    }
+    Ok(())
 }
 
 fn table(findings: &[Finding], style: Style) -> String {

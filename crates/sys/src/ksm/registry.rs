@@ -21,8 +21,12 @@ const RECORD: &str = "record";
 const DOOR: i64 = 0;
 /// This byte is locked by every member, together.
 const MEMBERS: i64 = 1;
-/// How long the door is waited for: whoever leaves last may have to wait for the kernel's scanner.
-const DOOR_BOUND: Duration = Duration::from_secs(10);
+/// This byte is locked by every process that may have merged pages, together: a member that leaves because its process
+/// ends has them until then.
+const PAGES: i64 = 2;
+/// How long the door is waited for: whoever leaves last may have to wait for the kernel's scanner. Much shorter than
+/// anybody waits for the answer to an order.
+const DOOR_BOUND: Duration = Duration::from_secs(2);
 /// How often it is tried.
 const DOOR_POLL: Duration = Duration::from_millis(5);
 
@@ -35,7 +39,15 @@ pub struct Registry {
     lock: File,
     record: File,
     controls: Controls,
-    joined: Option<(Domain, Member)>,
+    standing: Standing,
+}
+
+#[derive(Debug)]
+enum Standing {
+    Outside,
+    Joined(Domain, Member),
+    /// The process ends.
+    Over,
 }
 
 /// Why the registry cannot be used.
@@ -93,6 +105,12 @@ pub enum RefusedJoin {
     /// Somebody joins or leaves, and does not get done.
     #[error("somebody has been joining or leaving a trust domain for {} seconds: try again later", DOOR_BOUND.as_secs())]
     Busy,
+    /// The domain before has no members any more, but one of them has not ended.
+    #[error("a VM that shared pages is ending, and its pages are merged until then: try again")]
+    Ending,
+    /// This process has left for good.
+    #[error("this VM is ending")]
+    Over,
     /// The kernel refused.
     #[error("cannot set the kernel up to merge pages: {0}")]
     Io(#[from] io::Error),
@@ -114,7 +132,8 @@ pub enum LeaveError {
 pub enum Departure {
     /// None of its pages is merged any more.
     Unmerged,
-    /// Its process ends at once, and its merged pages with it.
+    /// Its process ends at once, and its merged pages with it. Until then nobody but members can join, which takes a
+    /// registry that stays open as long.
     Ending,
 }
 
@@ -149,7 +168,8 @@ impl Registry {
             options.open(&path).map_err(refused(&path))
         };
         let (lock, record) = (open(LOCK)?, open(RECORD)?);
-        Ok(Self { root: root.clone(), folder, lock, record, controls, joined: None })
+        let standing = Standing::Outside;
+        Ok(Self { root: root.clone(), folder, lock, record, controls, standing })
     }
 
     /// Joins a domain: the caller's memory may be mergeable from then on. Whoever joins first changes the settings.
@@ -157,48 +177,51 @@ impl Registry {
     /// # Errors
     /// Another domain holds the host, or the kernel refused.
     pub fn join(&mut self, domain: &Domain, member: &Member) -> Result<(), RefusedJoin> {
-        if let Some((joined, _)) = &self.joined {
-            return if joined == domain { Ok(()) } else { Err(RefusedJoin::Member(joined.clone())) };
+        match &self.standing {
+            Standing::Joined(joined, _) if joined == domain => return Ok(()),
+            Standing::Joined(joined, _) => return Err(RefusedJoin::Member(joined.clone())),
+            Standing::Over => return Err(RefusedJoin::Over),
+            Standing::Outside => {}
         }
-        let door = self.enter()?.ok_or(RefusedJoin::Busy)?;
-        self.check_in_place()?;
-        let record = Record::read(&self.record)?;
-        if lock::set(&self.lock, MEMBERS, Kind::Exclusive)? {
-            self.join_first(record, domain, member).inspect_err(|_| {
-                // The lock is this file's own: the kernel cannot refuse to take it back.
-                let _ = lock::set(&self.lock, MEMBERS, Kind::Free);
-            })?;
-        } else {
-            self.join_others(record, domain, member)?;
+        let until = Instant::now() + DOOR_BOUND;
+        loop {
+            match self.try_join(domain, member) {
+                // A process that ends does not take long.
+                Err(RefusedJoin::Ending) if Instant::now() < until => thread::sleep(DOOR_POLL),
+                Err(refused) => return Err(refused),
+                Ok(()) => break,
+            }
         }
-        drop(door);
-        self.joined = Some((domain.clone(), member.clone()));
+        self.standing = Standing::Joined(domain.clone(), member.clone());
         Ok(())
     }
 
     /// Leaves the domain, if it was joined: the caller's memory is not mergeable any more, or gone. Whoever leaves last
-    /// puts the settings back.
+    /// puts the settings back. After a departure with the process nothing can be joined any more.
     ///
     /// # Errors
     /// The settings could not be put back. The domain was left all the same.
     pub fn leave(&mut self, departure: Departure) -> Result<(), LeaveError> {
-        let Some((_, member)) = self.joined.take() else { return Ok(()) };
+        let after = match (departure, &self.standing) {
+            (Departure::Unmerged, Standing::Outside | Standing::Joined(..)) => Standing::Outside,
+            (Departure::Ending, _) | (_, Standing::Over) => Standing::Over,
+        };
+        let Standing::Joined(_, member) = std::mem::replace(&mut self.standing, after) else { return Ok(()) };
         let door = self.enter()?;
+        let left = match door {
+            Some(_) => self.leave_domain(&member, departure),
+            None => Err(LeaveError::Busy),
+        };
         lock::set(&self.lock, MEMBERS, Kind::Free)?;
-        let _door = door.ok_or(LeaveError::Busy)?;
-        let Some(mut record) = Record::read(&self.record)? else { return Ok(()) };
-        if !lock::set(&self.lock, MEMBERS, Kind::Exclusive)? {
-            record.members.retain(|other| other.pid != member.pid);
-            return Ok(record.write(&self.record)?);
+        if departure == Departure::Unmerged {
+            lock::set(&self.lock, PAGES, Kind::Free)?;
         }
-        let restored = self.put_back(&record.saved, departure);
-        lock::set(&self.lock, MEMBERS, Kind::Free)?;
-        Ok(restored?)
+        left
     }
 
     /// Whether this process is a member of a domain.
     pub fn is_member(&self) -> bool {
-        self.joined.is_some()
+        matches!(self.standing, Standing::Joined(..))
     }
 
     /// How often the kernel has looked at all mergeable memory.
@@ -210,16 +233,60 @@ impl Registry {
     }
 
     /// Settings that the last member of a domain has left behind because it was killed. `None`: there are none, or
-    /// somebody holds the host.
+    /// somebody holds the host. Takes no lock: whoever joins or leaves meanwhile does not notice.
     pub fn leftovers(root: &Root) -> Option<Leftovers> {
         let folder = root.as_ref().join(REGISTRY);
-        // A lock that keeps all others out needs a file that may be written to; asking does not.
-        let lock = File::options().read(true).write(true).open(folder.join(LOCK)).ok()?;
-        // Whoever joins meanwhile waits, and does not take this look for a member.
-        lock::set(&lock, DOOR, Kind::Exclusive).ok()?.then_some(())?;
-        let record = Record::read(&File::open(folder.join(RECORD)).ok()?).ok()??;
-        let is_free = lock::set(&lock, MEMBERS, Kind::Exclusive).ok()?;
-        is_free.then_some(Leftovers { saved: record.saved })
+        let lock = File::open(folder.join(LOCK)).ok()?;
+        let file = File::open(folder.join(RECORD)).ok()?;
+        let record = Record::read(&file).ok()??;
+        let is_held = lock::is_held(&lock, MEMBERS).ok()?;
+        // A member clears its record before it lets go: one that was there before and after the look, while nobody held
+        // the host, is nobody's.
+        let is_same = Record::read(&file).ok()?.as_ref() == Some(&record);
+        (!is_held && is_same).then_some(Leftovers { saved: record.saved })
+    }
+
+    /// Puts back the settings that the last member of a domain has left behind. Whether there were any: nothing happens
+    /// while somebody holds the host.
+    ///
+    /// # Errors
+    /// Somebody joins or leaves, or the kernel refused.
+    pub fn put_leftovers_back(&self) -> Result<bool, LeaveError> {
+        let _door = self.enter()?.ok_or(LeaveError::Busy)?;
+        let Some(record) = Record::read(&self.record)? else { return Ok(false) };
+        if !lock::set(&self.lock, MEMBERS, Kind::Exclusive)? {
+            return Ok(false);
+        }
+        let restored = self.put_back(&record.saved, Departure::Unmerged);
+        lock::set(&self.lock, MEMBERS, Kind::Free)?;
+        Ok(restored.map(|()| true)?)
+    }
+
+    fn try_join(&self, domain: &Domain, member: &Member) -> Result<(), RefusedJoin> {
+        let _door = self.enter()?.ok_or(RefusedJoin::Busy)?;
+        self.check_in_place()?;
+        let record = Record::read(&self.record)?;
+        let joined = if lock::set(&self.lock, MEMBERS, Kind::Exclusive)? {
+            self.join_first(record, domain, member)
+        } else {
+            self.join_others(record, domain, member)
+        };
+        joined.inspect_err(|_| {
+            for byte in [MEMBERS, PAGES] {
+                // The lock is this file's own: the kernel cannot refuse to take it back.
+                let _ = lock::set(&self.lock, byte, Kind::Free);
+            }
+        })
+    }
+
+    /// Behind the door. Nobody sees a record without a lock while its settings hold.
+    fn leave_domain(&self, member: &Member, departure: Departure) -> Result<(), LeaveError> {
+        let Some(mut record) = Record::read(&self.record)? else { return Ok(()) };
+        if lock::set(&self.lock, MEMBERS, Kind::Exclusive)? {
+            return Ok(self.put_back(&record.saved, departure)?);
+        }
+        record.members.retain(|other| other != member);
+        Ok(record.write(&self.record)?)
     }
 
     fn join_first(
@@ -228,6 +295,9 @@ impl Registry {
         domain: &Domain,
         member: &Member,
     ) -> Result<(), RefusedJoin> {
+        if !lock::set(&self.lock, PAGES, Kind::Exclusive)? {
+            return Err(RefusedJoin::Ending);
+        }
         // The last member of the domain before was killed: what it saved is still how it was before.
         let saved = match record {
             Some(record) => record.saved,
@@ -242,7 +312,10 @@ impl Registry {
             Record::clear(&self.record)?;
             return Err(error.into());
         }
-        lock::set(&self.lock, MEMBERS, Kind::Shared)?;
+        for byte in [MEMBERS, PAGES] {
+            // What is locked for one alone can be shared at any time.
+            lock::set(&self.lock, byte, Kind::Shared)?;
+        }
         Ok(())
     }
 
@@ -253,23 +326,20 @@ impl Registry {
         member: &Member,
     ) -> Result<(), RefusedJoin> {
         let mut record = record.ok_or_else(|| RefusedJoin::Unknown(self.folder.join(RECORD)))?;
-        if record.domain != *domain {
+        // Numbers of processes tell apart those of one container, and several may see the same registry.
+        if record.domain != *domain || matches!(domain, Domain::Process(_)) {
             return Err(RefusedJoin::Held { holder: self.holder(&record), domain: record.domain });
         }
-        if !lock::set(&self.lock, MEMBERS, Kind::Shared)? {
-            // Only one who joins first or leaves last has this byte alone, and is behind the door with it.
-            return Err(RefusedJoin::Busy);
+        for byte in [MEMBERS, PAGES] {
+            if !lock::set(&self.lock, byte, Kind::Shared)? {
+                // Only one who joins first or leaves last has these bytes alone, and is behind the door with them.
+                return Err(RefusedJoin::Busy);
+            }
         }
         // The first one may have been killed between its record and the settings.
-        let written = self.controls.set().and_then(|()| {
-            record.add(member.clone());
-            record.write(&self.record)
-        });
-        written.inspect_err(|_| {
-            // As above.
-            let _ = lock::set(&self.lock, MEMBERS, Kind::Free);
-        })?;
-        Ok(())
+        self.controls.set()?;
+        record.add(member.clone());
+        Ok(record.write(&self.record)?)
     }
 
     fn put_back(&self, saved: &Settings, departure: Departure) -> io::Result<()> {

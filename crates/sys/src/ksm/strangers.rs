@@ -1,5 +1,6 @@
 //! Processes that let the kernel merge their memory, but belong to no domain.
 
+use std::fmt;
 use std::path::Path;
 
 use super::REGISTRY;
@@ -13,6 +14,18 @@ pub struct Stranger {
     pub pid: u32,
     /// What it is called.
     pub name: String,
+}
+
+impl fmt::Display for Stranger {
+    /// What stands in the way, and how to mend it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "process {} ({}) lets the kernel merge its memory with that of others and belongs to no trust domain: \
+             switch that off there (QEMU: -machine mem-merge=off), or end it",
+            self.pid, self.name
+        )
+    }
 }
 
 /// All strangers of a host. Its pages are merged with those of whatever domain holds the host: there is nothing else

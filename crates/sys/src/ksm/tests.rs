@@ -104,6 +104,41 @@ fn what_a_killed_member_saved_is_put_back_by_the_next_one() {
 }
 
 #[test]
+fn settings_of_killed_members_are_put_back_by_hand_but_not_those_of_members_that_live() {
+    let host = host(&BEFORE);
+    let root = host.root();
+    let by_hand = Registry::open(&root).unwrap();
+    assert!(!by_hand.put_leftovers_back().unwrap(), "there is nothing to put back");
+    let mut vm = Registry::open(&root).unwrap();
+    vm.join(&web(), &member(1)).unwrap();
+    assert!(!by_hand.put_leftovers_back().unwrap());
+    assert_eq!(setting(&root, "run"), "1");
+    drop(vm);
+    assert!(by_hand.put_leftovers_back().unwrap());
+    assert!(is_as_before(&root));
+    assert_eq!(Registry::leftovers(&root), None);
+}
+
+#[test]
+fn a_vm_that_ends_keeps_others_out_until_it_has_ended() {
+    let host = host(&BEFORE);
+    let root = host.root();
+    let [mut ending, mut mate, mut other] = [(); 3].map(|()| Registry::open(&root).unwrap());
+    ending.join(&web(), &member(1)).unwrap();
+    mate.join(&web(), &member(2)).unwrap();
+    ending.leave(Departure::Ending).unwrap();
+    assert!(!ending.is_member());
+    assert!(matches!(ending.join(&web(), &member(1)), Err(RefusedJoin::Over)), "an order that came late");
+    mate.leave(Departure::Unmerged).unwrap();
+    assert!(is_as_before(&root), "the settings are nobody's any more");
+    assert_eq!(Registry::leftovers(&root), None);
+    assert!(matches!(other.join(&Domain::Process(3), &member(3)), Err(RefusedJoin::Ending)));
+    assert!(is_as_before(&root));
+    drop(ending);
+    other.join(&Domain::Process(3), &member(3)).unwrap();
+}
+
+#[test]
 fn looking_for_leftovers_is_in_nobodys_way() {
     let host = host(&BEFORE);
     let root = &host.root();
@@ -117,6 +152,17 @@ fn looking_for_leftovers_is_in_nobodys_way() {
             vm.join(&Domain::Process(pid), &member(pid)).unwrap();
         }
         looks.join().unwrap();
+    });
+    let mut vm = Registry::open(root).unwrap();
+    vm.join(&web(), &member(1)).unwrap();
+    std::thread::scope(|scope| {
+        let looks = scope.spawn(|| (0..2000).filter(|_| Registry::leftovers(root).is_some()).count());
+        for pid in 2..200 {
+            let mut other = Registry::open(root).unwrap();
+            other.join(&web(), &member(pid)).unwrap();
+            other.leave(Departure::Unmerged).unwrap();
+        }
+        assert_eq!(looks.join().unwrap(), 0, "somebody held the host all the time");
     });
 }
 
@@ -183,10 +229,15 @@ proptest! {
             match step {
                 Step::Join(vm, domain) => {
                     let domain = match domain {
-                        0 => Domain::Process(vm as u32),
+                        // Two VMs of two containers may have the same number.
+                        0 => Domain::Process(vm as u32 % 2),
                         number => Domain::Named(number.to_string()),
                     };
-                    let may = joined.iter().flatten().all(|held| *held == domain);
+                    let is_shared = matches!(domain, Domain::Named(_));
+                    let may = match &joined[vm] {
+                        Some(held) => *held == domain,
+                        None => joined.iter().flatten().all(|held| is_shared && *held == domain),
+                    };
                     prop_assert_eq!(vms[vm].join(&domain, &member(vm as u32)).is_ok(), may);
                     if may {
                         joined[vm] = Some(domain);

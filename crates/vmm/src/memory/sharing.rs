@@ -128,11 +128,7 @@ impl Sharing {
         let mut state = self.lock();
         let registry = state.registry.as_mut().map_err(|why| refused(why.clone()))?;
         if let Some(stranger) = strangers(root).first() {
-            return Err(refused(format!(
-                "process {} ({}) lets the kernel merge its memory with that of others and belongs to no trust domain: \
-                 switch that off there (QEMU: -machine mem-merge=off), or end it",
-                stranger.pid, stranger.name
-            )));
+            return Err(refused(stranger.to_string()));
         }
         registry.join(&self.domain, &self.member).map_err(|error| refused(error.to_string()))
     }
