@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use landlock::{ABI, Access, AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, path_beneath_rules};
 use libc::c_long;
 use napa_api::VmConfig;
-use napa_api::config::ConsoleConfig;
+use napa_api::config::{ConsoleConfig, ShareConfig};
 use napa_sys::cgroup::Group;
 use napa_sys::own_memory::PAGEMAP_SCAN;
 use napa_sys::userfaultfd;
@@ -74,7 +74,6 @@ const CALLS: &[c_long] = &[
     libc::SYS_mprotect,
     libc::SYS_mremap,
     libc::SYS_munmap,
-    libc::SYS_madvise,
     // How much swap is left.
     libc::SYS_sysinfo,
     // Threads, their signals and their clocks.
@@ -113,7 +112,8 @@ const IOCTL_TERMINAL: u64 = 0x5400;
 pub fn close(config: &VmConfig, group: Option<&Group>) -> Result<(), RunError> {
     restrict_paths(config, group)
         .map_err(|error| RunError::host("cannot close the sandbox (Landlock)", error))?;
-    let filter = filter().map_err(|error| RunError::host("cannot build the sandbox (seccomp)", error))?;
+    let filter =
+        filter(config).map_err(|error| RunError::host("cannot build the sandbox (seccomp)", error))?;
     seccompiler::apply_filter(&filter)
         .map_err(|error| RunError::host("cannot close the sandbox (seccomp)", error))
 }
@@ -148,9 +148,10 @@ fn folder(path: &Path) -> PathBuf {
     }
 }
 
-fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
+fn filter(config: &VmConfig) -> Result<BpfProgram, seccompiler::BackendError> {
     let mut rules: BTreeMap<c_long, Vec<SeccompRule>> =
         CALLS.iter().map(|call| (*call, Vec::new())).collect();
+    rules.insert(libc::SYS_madvise, advice_rules(config)?);
     rules.insert(libc::SYS_socket, vec![SeccompRule::new(vec![equals(0, libc::AF_UNIX as u64)?])?]);
     rules.insert(libc::SYS_prctl, vec![SeccompRule::new(vec![equals(0, libc::PR_SET_NAME as u64)?])?]);
     // Looking at the states of one's own pages.
@@ -161,6 +162,18 @@ fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
     rules.insert(libc::SYS_ioctl, vec![kvm, terminal_rule()?, pagemap_scan, faults]);
     let denied = SeccompAction::Errno(libc::EPERM as u32);
     SeccompFilter::new(rules, denied, SeccompAction::Allow, TargetArch::x86_64)?.try_into()
+}
+
+/// Any advice about memory, but not that its pages may be merged where the VM must never share them.
+fn advice_rules(config: &VmConfig) -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
+    let mergeable = libc::MADV_MERGEABLE as u64;
+    match config.share_or_default() {
+        ShareConfig::Vm | ShareConfig::Domain(_) => Ok(Vec::new()),
+        ShareConfig::Zero | ShareConfig::Off => {
+            let other = SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, mergeable)?;
+            Ok(vec![SeccompRule::new(vec![other])?])
+        }
+    }
 }
 
 /// Terminals and taps, but not typing into the terminal for its user.
@@ -178,6 +191,7 @@ fn equals(argument: u8, value: u64) -> Result<SeccompCondition, seccompiler::Bac
 }
 
 #[cfg(test)]
+#[allow(unsafe_code)] // Advice about memory is given by address.
 mod tests {
     use std::fs::File;
     use std::io::ErrorKind::PermissionDenied;
@@ -185,6 +199,33 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+
+    /// What the kernel says in the sandbox of a VM with this extent to advice: that memory may be merged, and that it is
+    /// not needed.
+    fn advise(share: Option<ShareConfig>) -> [i32; 2] {
+        let config = VmConfig { share, ..VmConfig::default() };
+        let advise = move || {
+            close(&config, None).unwrap();
+            [libc::MADV_MERGEABLE, libc::MADV_DONTNEED].map(|advice| {
+                // SAFETY: advice about no memory at all.
+                let answer = unsafe { libc::madvise(std::ptr::null_mut(), 0, advice) };
+                if answer == 0 { 0 } else { std::io::Error::last_os_error().raw_os_error().unwrap() }
+            })
+        };
+        std::thread::spawn(advise).join().unwrap()
+    }
+
+    #[test]
+    fn a_vm_that_must_not_share_cannot_make_memory_mergeable() {
+        for share in [ShareConfig::Off, ShareConfig::Zero] {
+            assert_eq!(advise(Some(share)), [libc::EPERM, 0]);
+        }
+        // A kernel without KSM does not know the advice.
+        for share in [None, Some(ShareConfig::Vm), Some(ShareConfig::Domain("web".into()))] {
+            let [mergeable, not_needed] = advise(share);
+            assert!([0, libc::EINVAL].contains(&mergeable) && not_needed == 0, "{mergeable} {not_needed}");
+        }
+    }
 
     /// In a thread of its own: a sandbox is never opened again.
     #[test]

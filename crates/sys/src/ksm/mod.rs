@@ -15,6 +15,7 @@
 //! Being a member is a lock of the member's own, which ends with its process. Nothing here makes memory mergeable.
 
 mod controls;
+mod inherited;
 mod lock;
 mod own;
 mod record;
@@ -24,6 +25,7 @@ mod strangers;
 mod tests;
 
 pub use controls::Settings;
+pub use inherited::forget_inherited_merging;
 pub use own::{OwnCounters, OwnSharing};
 pub use record::{Domain, Member};
 pub use registry::{Departure, LeaveError, Leftovers, OpenError, RefusedJoin, Registry};

@@ -13,7 +13,7 @@ use napa_api::config::ShareConfig;
 use napa_api::control::{RpcError, ShareOrder, ShareReport, code};
 use napa_memory::{PageStates, ZeroPages, make_mergeable, take_apart};
 use napa_sys::host::Root;
-use napa_sys::ksm::{Departure, Domain, Member, OwnCounters, Registry, strangers};
+use napa_sys::ksm::{Departure, Domain, Member, OwnCounters, Registry, forget_inherited_merging, strangers};
 use napa_units::Pages;
 
 use crate::error::RunError;
@@ -59,6 +59,8 @@ impl Sharing {
     /// Opens what sharing needs. Where the configuration asks for it by name, the domain is joined at once.
     pub fn open(config: &VmConfig) -> Result<SharingOwner, RunError> {
         let root = Root::system();
+        forget_inherited_merging()
+            .map_err(|error| RunError::host("cannot keep the kernel from merging all memory", error))?;
         let scope = config.share_or_default().clone();
         let pid = std::process::id();
         let domain = match &scope {
