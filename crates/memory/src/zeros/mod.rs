@@ -32,7 +32,7 @@ use napa_units::{PAGE_SIZE, Pages};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
 
 use self::scratch::Scratch;
-use crate::{GuestRam, host_address};
+use crate::{PageStates, host_address};
 
 /// Memory that is handled at once: a huge page, which moves whole if all of it is zeros.
 const BLOCK: u64 = 2 << 20;
@@ -74,15 +74,21 @@ impl ZeroPages {
         Ok(Self { faults, pagemap, scratch })
     }
 
-    /// Gives pages of zeros of `ram` back from the page `from` on, until all were looked at or it is `until`. Memory
-    /// that began as the contents of a file is passed over: zeros in it may hide the file's bytes.
+    /// Gives pages of zeros of `states` back from the page `from` on, until all were looked at or it is `until`. They
+    /// are not marked as discarded any more: the guest has used them since. Memory that began as the contents of a file
+    /// is passed over: zeros in it may hide the file's bytes.
     ///
     /// # Errors
     /// The kernel does not show the pages, or somebody else handles their faults. Contents are as they were.
-    pub fn give_back(&mut self, ram: &GuestRam, from: Pages, until: Instant) -> (Progress, io::Result<()>) {
+    pub fn give_back(
+        &mut self,
+        states: &PageStates,
+        from: Pages,
+        until: Instant,
+    ) -> (Progress, io::Result<()>) {
         let mut progress = Progress { at: from, given_back: Pages(0) };
         let mut before = 0;
-        for region in ram.iter() {
+        for region in states.ram().iter() {
             let pages = region.len() / PAGE_SIZE;
             while progress.at.0 < before + pages {
                 if Instant::now() >= until {
@@ -90,7 +96,8 @@ impl ZeroPages {
                 }
                 let block = Block::at(region, progress.at.0 - before);
                 if region.file_offset().is_none() {
-                    match self.give_back_in(block) {
+                    let forget = |page: usize| states.forget_discard(progress.at.0 + page as u64);
+                    match self.give_back_in(block, forget) {
                         Ok(given_back) => progress.given_back.0 += given_back,
                         Err(error) => return (progress, Err(error)),
                     }
@@ -102,7 +109,8 @@ impl ZeroPages {
         (progress, Ok(()))
     }
 
-    fn give_back_in(&mut self, block: Block) -> io::Result<u64> {
+    /// Calls `each` with the place in the block of every page that is given back.
+    fn give_back_in(&mut self, block: Block, each: impl Fn(usize)) -> io::Result<u64> {
         let mut is_zero = [false; PAGES_IN_BLOCK];
         let there = self.look(block, &mut is_zero)?;
         let zeros = is_zero.iter().filter(|is_zero| **is_zero).count();
@@ -113,7 +121,7 @@ impl ZeroPages {
         // is not registered any more.
         unsafe { self.faults.register(block.start, block.pages * PAGE_SIZE)? };
         let moved = self.move_zeros(block, &is_zero);
-        let given_back = self.keep_zeros(block, moved);
+        let given_back = self.keep_zeros(block, moved, each);
         let let_go = self.faults.unregister(block.start, block.pages * PAGE_SIZE);
         self.scratch.clear()?;
         let_go.map(|()| given_back)
@@ -160,13 +168,14 @@ impl ZeroPages {
         moved
     }
 
-    /// Puts back what is not zeros after all; returns how many pages are.
-    fn keep_zeros(&self, block: Block, moved: [bool; PAGES_IN_BLOCK]) -> u64 {
+    /// Puts back what is not zeros after all, and calls `each` with every page that is; returns how many are.
+    fn keep_zeros(&self, block: Block, moved: [bool; PAGES_IN_BLOCK], each: impl Fn(usize)) -> u64 {
         let mut given_back = 0;
         for page in (0..PAGES_IN_BLOCK).filter(|page| moved[*page]) {
             let place = self.place(block, page);
             // SAFETY: the page has arrived in the scratch memory, which nobody else uses.
             if unsafe { holds_zeros(place) } {
+                each(page);
                 given_back += 1;
             } else {
                 self.put_back(block.start + page as u64 * PAGE_SIZE, place);

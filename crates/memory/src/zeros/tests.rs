@@ -2,14 +2,15 @@
 
 use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use napa_units::{Bytes, GuestAddress};
+use napa_units::{Bytes, Gfn, GuestAddress};
 use vm_memory::Bytes as _;
 
 use super::*;
-use crate::{RamRegion, allocate, prefer_huge_pages};
+use crate::{GuestRam, RamRegion, allocate, prefer_huge_pages};
 
 const SIZE: u64 = 16 << 20;
 const ALL: Pages = Pages(SIZE / PAGE_SIZE);
@@ -27,10 +28,12 @@ fn opened() -> Option<ZeroPages> {
     }
 }
 
-fn ram() -> GuestRam {
+fn states() -> PageStates {
     let half = Bytes(SIZE / 2);
     let low = RamRegion { start: GuestAddress(0), size: half };
-    allocate(&[low, RamRegion { start: GuestAddress(1 << 32), size: half }]).unwrap()
+    PageStates::new(Arc::new(
+        allocate(&[low, RamRegion { start: GuestAddress(1 << 32), size: half }]).unwrap(),
+    ))
 }
 
 fn address(page: u64) -> vm_memory::GuestAddress {
@@ -52,8 +55,8 @@ fn there(zeros: &ZeroPages, ram: &GuestRam) -> Vec<bool> {
     pages
 }
 
-fn pass(zeros: &mut ZeroPages, ram: &GuestRam) -> Pages {
-    let (progress, result) = zeros.give_back(ram, Pages(0), Instant::now() + BOUND);
+fn pass(zeros: &mut ZeroPages, states: &PageStates) -> Pages {
+    let (progress, result) = zeros.give_back(states, Pages(0), Instant::now() + BOUND);
     result.unwrap();
     assert_eq!(progress.at, ALL);
     progress.given_back
@@ -63,9 +66,10 @@ fn pass(zeros: &mut ZeroPages, ram: &GuestRam) -> Pages {
 fn pages_of_zeros_go_and_all_others_stay() {
     let Some(mut zeros) = opened() else { return };
     for is_huge in [false, true] {
-        let ram = ram();
+        let states = states();
+        let ram = states.ram();
         if is_huge {
-            prefer_huge_pages(&ram);
+            prefer_huge_pages(ram);
         }
         for page in 0..ALL.0 {
             // Zero but for the last byte; zeros; nothing at all.
@@ -75,9 +79,9 @@ fn pages_of_zeros_go_and_all_others_stay() {
                 _ => {}
             }
         }
-        let before = there(&zeros, &ram).iter().filter(|there| **there).count() as u64;
-        let given_back = pass(&mut zeros, &ram);
-        for (page, there) in there(&zeros, &ram).into_iter().enumerate() {
+        let before = there(&zeros, ram).iter().filter(|there| **there).count() as u64;
+        let given_back = pass(&mut zeros, &states);
+        for (page, there) in there(&zeros, ram).into_iter().enumerate() {
             assert_eq!(there, page % 3 == 0, "page {page}, huge {is_huge}");
             let expected = if page % 3 == 0 { 7 } else { 0 };
             let last = ram.read_obj::<u8>(last_byte(page as u64)).unwrap();
@@ -90,31 +94,48 @@ fn pages_of_zeros_go_and_all_others_stay() {
 #[test]
 fn a_huge_page_is_not_split_for_a_few_pages() {
     let Some(mut zeros) = opened() else { return };
-    let ram = ram();
+    let states = states();
+    let ram = states.ram();
     for page in 0..ALL.0 {
         ram.write_obj(u64::from(page % 16 != 0), address(page)).unwrap();
     }
-    assert!(pass(&mut zeros, &ram).0 < 2 * WORTH_SPLITTING as u64, "only in parts of blocks at the ends");
+    assert!(pass(&mut zeros, &states).0 < 2 * WORTH_SPLITTING as u64, "only in parts of blocks at the ends");
 }
 
 #[test]
 fn a_look_goes_on_where_it_stopped() {
     let Some(mut zeros) = opened() else { return };
-    let ram = ram();
+    let states = states();
+    let ram = states.ram();
     let now = Instant::now();
-    assert_eq!(zeros.give_back(&ram, Pages(5), now).0, Progress { at: Pages(5), given_back: Pages(0) });
+    assert_eq!(zeros.give_back(&states, Pages(5), now).0, Progress { at: Pages(5), given_back: Pages(0) });
     for page in 0..ALL.0 {
         ram.write_obj(0_u8, address(page)).unwrap();
     }
-    let (progress, _) = zeros.give_back(&ram, Pages(ALL.0 - 7), now + BOUND);
+    let (progress, _) = zeros.give_back(&states, Pages(ALL.0 - 7), now + BOUND);
     assert_eq!(progress, Progress { at: ALL, given_back: Pages(7) });
+}
+
+#[test]
+fn a_page_that_was_used_after_it_was_discarded_is_not_discarded_any_more() {
+    let Some(mut zeros) = opened() else { return };
+    let states = states();
+    // The region above 4 GiB begins with page 2048 of all. Discarded; three are used again, one not for zeros.
+    states.discard(Gfn(1 << 20), Pages(8)).unwrap();
+    for (page, value) in [(2049, 0_u8), (2050, 0), (2051, 7)] {
+        states.ram().write_obj(value, address(page)).unwrap();
+    }
+    assert_eq!(pass(&mut zeros, &states), Pages(2));
+    let marks: Vec<u64> = (0..ALL.0).filter(|index| states.is_discarded(*index)).collect();
+    assert_eq!(marks, [2048, 2051, 2052, 2053, 2054, 2055]);
 }
 
 /// A transfer of a disk that has begun holds the page itself, wherever it is mapped.
 #[test]
 fn a_page_that_is_pinned_stays() {
     let Some(mut zeros) = opened() else { return };
-    let ram = ram();
+    let states = states();
+    let ram = states.ram();
     for page in 0..1024 {
         ram.write_obj(0_u8, address(page)).unwrap();
     }
@@ -124,8 +145,8 @@ fn a_page_that_is_pinned_stays() {
     let mut ring = io_uring::IoUring::new(2).unwrap();
     // SAFETY: the page belongs to `ram`, which outlives the ring.
     unsafe { ring.submitter().register_buffers(&[buffer]).unwrap() };
-    assert!(pass(&mut zeros, &ram).0 >= 512);
-    let found = there(&zeros, &ram);
+    assert!(pass(&mut zeros, &states).0 >= 512);
+    let found = there(&zeros, ram);
     assert!(found[600] && !found[599] && !found[601]);
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&[0x55; PAGE_SIZE as usize]).unwrap();
@@ -150,11 +171,12 @@ fn a_page_that_is_pinned_stays() {
 #[test]
 fn nothing_that_is_written_meanwhile_is_lost() {
     let Some(mut zeros) = opened() else { return };
-    let ram = ram();
-    prefer_huge_pages(&ram);
+    let states = states();
+    let ram = states.ram();
+    prefer_huge_pages(ram);
     let stop = AtomicBool::new(false);
     // Each writer has pages of its own, and writes zeros as often as anything else.
-    let (ram, stop) = (&ram, &stop);
+    let stop = &stop;
     let write = move |writer: u64| {
         let mut expected = vec![0_u64; ALL.0 as usize / 2];
         let mut random = writer + 1;
@@ -183,7 +205,7 @@ fn nothing_that_is_written_meanwhile_is_lost() {
         let until = Instant::now() + Duration::from_secs(3);
         let (mut passes, mut given_back) = (0, 0);
         while Instant::now() < until {
-            given_back += pass(&mut zeros, ram).0;
+            given_back += pass(&mut zeros, &states).0;
             passes += 1;
         }
         stop.store(true, Ordering::Relaxed);

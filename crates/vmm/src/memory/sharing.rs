@@ -210,7 +210,7 @@ impl State {
     /// begins anew.
     fn give_back(&mut self, pages: &PageStates, until: Instant) -> Result<Pages, RpcError> {
         let zeros = self.zeros.as_mut().map_err(|why| refused(why))?;
-        let (progress, result) = zeros.give_back(pages.ram(), self.looked, until);
+        let (progress, result) = zeros.give_back(pages, self.looked, until);
         self.given_back.0 += progress.given_back.0;
         let left = Pages(pages.count().0 - progress.at.0);
         self.looked = if left == Pages(0) || result.is_err() { Pages(0) } else { progress.at };
