@@ -84,7 +84,8 @@ pub fn describe(report: &ShareReport) -> String {
     if let Some(scans) = report.full_scans {
         table.row(["scans of the host", &scans.to_string()]);
     }
-    table.finish() + &warnings(report)
+    let notes: String = report.notes.iter().map(|note| format!("note: {note}\n")).collect();
+    table.finish() + &notes + &warnings(report)
 }
 
 /// A report in a few words.
@@ -141,6 +142,7 @@ mod tests {
             full_scans: Some(4),
             given_back: Bytes::mib(5),
             left: Bytes(0),
+            notes: vec!["pages of zeros stay".into()],
             strangers: vec![Stranger { pid: 7, name: "qemu".into() }],
         };
         let expected = "\
@@ -151,6 +153,7 @@ pages of zeros     unknown
 given back         5.0 MiB
 saved              -0.5 MiB
 scans of the host  4
+note: pages of zeros stay
 warning: process 7 (qemu) belongs to no trust domain, but its pages are merged with those of VMs that share: end it, or stop sharing
 ";
         assert_eq!(describe(&report), expected);

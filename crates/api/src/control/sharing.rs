@@ -53,6 +53,9 @@ pub struct ShareReport {
     pub given_back: Bytes,
     /// What the order that this answers has not got to yet: give it again until this is 0.
     pub left: Bytes,
+    /// What could not be done while the rest was: equal pages are not merged, or pages of zeros not given back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Processes outside of the domain that let the kernel merge their memory with this VM's. The VM's process does not
     /// see others; whoever asks fills this in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

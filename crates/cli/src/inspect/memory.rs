@@ -138,6 +138,7 @@ mod tests {
                 full_scans: None,
                 given_back: Bytes(0),
                 left: Bytes(0),
+                notes: vec![],
                 strangers: vec![],
             },
             group: None,

@@ -28,16 +28,27 @@ pub struct Sharing {
     domain: Domain,
     member: Member,
     counters: OwnCounters,
+    /// Never locked for longer than it takes to read it: the control thread may wait for it.
+    current: Mutex<Current>,
+    /// Locked for a whole step.
     state: Mutex<State>,
+}
+
+/// The machine that runs.
+#[derive(Default)]
+struct Current {
+    ram: Weak<PageStates>,
+    /// Whether the kernel may merge the pages of the machine after it as well. Only while a domain is joined.
+    is_mergeable: bool,
 }
 
 struct State {
     /// Or why there is none.
     registry: Result<Registry, String>,
-    /// The RAM of the machine that runs.
-    pages: Weak<PageStates>,
-    /// How far the pages have been taken apart. `None`: nobody has begun to.
-    apart: Option<Pages>,
+    /// The RAM that the progress below is about.
+    ram: Weak<PageStates>,
+    /// How far the pages have been taken apart.
+    apart: Pages,
     /// What looks for pages of zeros, or why there is no such thing.
     zeros: Result<ZeroPages, String>,
     /// How far it has looked.
@@ -51,7 +62,10 @@ pub struct SharingOwner(pub Arc<Sharing>);
 
 impl Drop for SharingOwner {
     fn drop(&mut self) {
-        self.0.end();
+        if self.0.end() == Departure::Ending {
+            // The registry's lock says that there are merged pages: it ends with the process, as they do.
+            std::mem::forget(Arc::clone(&self.0));
+        }
     }
 }
 
@@ -79,24 +93,22 @@ impl Sharing {
             _ => ZeroPages::open(&root)
                 .map_err(|error| format!("pages cannot be moved out of the way: {error}")),
         };
-        let (looked, given_back) = (Pages(0), Pages(0));
-        let state = State { registry, pages: Weak::new(), apart: None, zeros, looked, given_back };
+        let (apart, looked, given_back) = (Pages(0), Pages(0), Pages(0));
+        let state = Mutex::new(State { registry, ram: Weak::new(), apart, zeros, looked, given_back });
         let counters = OwnCounters::open(&root);
-        let sharing =
-            SharingOwner(Arc::new(Self { scope, domain, member, counters, state: Mutex::new(state) }));
+        let current = Mutex::default();
+        let sharing = SharingOwner(Arc::new(Self { scope, domain, member, counters, current, state }));
         if matches!(config.share, Some(ShareConfig::Vm | ShareConfig::Domain(_))) {
             sharing.0.begin(&root)?;
         }
         Ok(sharing)
     }
 
-    /// Takes over the RAM of a machine that is about to run.
+    /// Takes over the RAM of a machine that is about to run. Waits for no order that is carried out.
     pub fn adopt(&self, pages: &Arc<PageStates>) {
-        let mut state = self.lock();
-        state.pages = Arc::downgrade(pages);
-        state.apart = None;
-        state.looked = Pages(0);
-        if state.is_on()
+        let mut current = lock(&self.current);
+        current.ram = Arc::downgrade(pages);
+        if current.is_mergeable
             && let Err(error) = make_mergeable(pages.ram())
         {
             eprintln!("napa: pages of the guest's memory cannot be merged: {error}");
@@ -105,80 +117,128 @@ impl Sharing {
 
     /// Carries out an order, for about a second.
     pub fn carry_out(&self, order: ShareOrder) -> Result<ShareReport, RpcError> {
-        let mut state = self.lock();
-        let pages = state.pages.upgrade().ok_or_else(|| wrong_state("the VM is ending"))?;
-        let left = match order {
-            ShareOrder::On => self.switch_on(&mut state, &pages),
-            ShareOrder::Off => self.switch_off(&mut state, &pages),
-        }?;
-        Ok(self.report_with(&state, left))
+        let mut state = lock(&self.state);
+        match order {
+            ShareOrder::On => self.switch_on(&mut state),
+            ShareOrder::Off => self.switch_off(&mut state),
+        }
     }
 
     /// The sharing as it is.
     pub fn report(&self) -> ShareReport {
-        self.report_with(&self.lock(), Pages(0))
+        self.report_with(&lock(&self.state), Pages(0), Vec::new())
     }
 
     /// Why pages of zeros cannot be given back, and why equal pages cannot be merged; `None` where they can.
     pub fn hindrances(&self) -> (Option<String>, Option<String>) {
-        let state = self.lock();
+        let state = lock(&self.state);
         (state.zeros.as_ref().err().cloned(), state.registry.as_ref().err().cloned())
     }
 
     fn begin(&self, root: &Root) -> Result<(), RunError> {
         let refused = |why: String| RunError::BadInput(format!("--share {}: {why}", self.scope));
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         let registry = state.registry.as_mut().map_err(|why| refused(why.clone()))?;
         if let Some(stranger) = strangers(root).first() {
             return Err(refused(stranger.to_string()));
         }
-        registry.join(&self.domain, &self.member).map_err(|error| refused(error.to_string()))
+        registry.join(&self.domain, &self.member).map_err(|error| refused(error.to_string()))?;
+        lock(&self.current).is_mergeable = true;
+        Ok(())
     }
 
-    fn switch_on(&self, state: &mut State, pages: &PageStates) -> Result<Pages, RpcError> {
-        let until = Instant::now() + STEP;
-        if self.scope == ShareConfig::Zero {
-            return state.give_back(pages, until);
-        }
-        let registry = state.registry.as_mut().map_err(|why| refused(why))?;
-        registry.join(&self.domain, &self.member).map_err(|error| wrong_state(&error.to_string()))?;
+    /// Pages of zeros need no domain: where none can be joined they are given back all the same.
+    fn switch_on(&self, state: &mut State) -> Result<ShareReport, RpcError> {
+        let mut notes = Vec::new();
+        let merging = match self.scope {
+            ShareConfig::Zero => Ok(()),
+            _ => self.let_merge(state),
+        };
+        let pages = self.begin_step(state, Merging::AsIs)?;
+        let given_back = state.give_back(&pages, Instant::now() + STEP);
+        let left = match (merging, given_back) {
+            (Ok(()), Ok(left)) => left,
+            (Err(why), Ok(left)) => {
+                notes.push(format!("equal pages are not merged: {why}"));
+                left
+            }
+            // The kernel merges pages of zeros too, but later, and only while sharing is on.
+            // So nothing is amiss where napa cannot look for them itself.
+            (Ok(()), Err(NoZeros::NoScanner(_))) if self.scope != ShareConfig::Zero => Pages(0),
+            (Ok(()), Err(error @ NoZeros::Failed(_))) if self.scope != ShareConfig::Zero => {
+                notes.push(error.to_string());
+                Pages(0)
+            }
+            (Ok(()), Err(error)) => return Err(wrong_state(&format!("this VM cannot share pages: {error}"))),
+            (Err(why), Err(error)) => {
+                let also = error.to_string();
+                let both = if also == why { why } else { format!("{why}; and {also}") };
+                return Err(wrong_state(&format!("this VM cannot share pages: {both}")));
+            }
+        };
+        Ok(self.report_with(state, left, notes))
+    }
+
+    /// Joins the domain and lets the kernel merge the pages.
+    fn let_merge(&self, state: &mut State) -> Result<(), String> {
+        let registry = state.registry.as_mut().map_err(|why| why.clone())?;
+        registry.join(&self.domain, &self.member).map_err(|error| error.to_string())?;
+        let pages = self.begin_step(state, Merging::Allowed).map_err(|error| error.message)?;
+        state.apart = Pages(0);
         make_mergeable(pages.ram())
-            .map_err(|error| internal(&format!("pages of the guest's memory cannot be merged: {error}")))?;
-        state.apart = None;
-        // The kernel merges pages of zeros too, but later, and only while sharing is on.
-        // So nothing is amiss where napa cannot look for them itself.
-        Ok(state.give_back(pages, until).unwrap_or_default())
+            .map_err(|error| format!("pages of the guest's memory cannot be merged: {error}"))
     }
 
-    fn switch_off(&self, state: &mut State, pages: &PageStates) -> Result<Pages, RpcError> {
+    fn switch_off(&self, state: &mut State) -> Result<ShareReport, RpcError> {
         if !state.is_on() {
-            return Ok(Pages(0));
+            return Ok(self.report_with(state, Pages(0), Vec::new()));
         }
-        let from = state.apart.unwrap_or_default();
-        let (at, result) = take_apart(pages.ram(), from, Instant::now() + STEP);
-        state.apart = Some(at);
+        // From now on the machine after a reboot begins unmerged.
+        let pages = self.begin_step(state, Merging::Forbidden)?;
+        let (at, result) = take_apart(pages.ram(), state.apart, Instant::now() + STEP);
+        state.apart = at;
         let left = Pages(pages.count().0 - at.0);
         result.map_err(|error| no_memory(left, &error))?;
         if left == Pages(0) {
-            state.apart = None;
-            let registry = state.registry.as_mut().map_err(|why| refused(why))?;
+            state.apart = Pages(0);
+            let registry = state.registry.as_mut().map_err(|why| internal(why))?;
             registry.leave(Departure::Unmerged).map_err(|error| internal(&error.to_string()))?;
         }
-        Ok(left)
+        Ok(self.report_with(state, left, Vec::new()))
     }
 
-    fn end(&self) {
-        let mut state = self.lock();
-        // RAM that is there still is merged still, and goes with the process.
-        let departure = if state.pages.strong_count() > 0 { Departure::Ending } else { Departure::Unmerged };
-        if let Ok(registry) = &mut state.registry
-            && let Err(error) = registry.leave(departure)
-        {
-            eprintln!("napa: {error}; 'napa doctor' knows the command");
+    /// The RAM of the machine that runs; after a reboot it is looked at from its start.
+    fn begin_step(&self, state: &mut State, merging: Merging) -> Result<Arc<PageStates>, RpcError> {
+        let mut current = lock(&self.current);
+        match merging {
+            Merging::AsIs => {}
+            Merging::Allowed => current.is_mergeable = true,
+            Merging::Forbidden => current.is_mergeable = false,
         }
+        if !Weak::ptr_eq(&state.ram, &current.ram) {
+            state.ram = Weak::clone(&current.ram);
+            (state.apart, state.looked) = (Pages(0), Pages(0));
+        }
+        current.ram.upgrade().ok_or_else(|| wrong_state("the VM is ending"))
     }
 
-    fn report_with(&self, state: &State, left: Pages) -> ShareReport {
+    /// Leaves for good; an order that comes later joins nothing. Waits for a step that is being carried out.
+    fn end(&self) -> Departure {
+        let mut state = lock(&self.state);
+        // RAM that is there still is merged still, and goes with the process.
+        let is_there = lock(&self.current).ram.strong_count() > 0;
+        let departure = if is_there && state.is_on() { Departure::Ending } else { Departure::Unmerged };
+        if let Ok(registry) = &mut state.registry {
+            let left = registry.leave(departure);
+            // Has nothing to leave any more, and closes the registry for orders that come later.
+            if let Err(error) = left.and(registry.leave(Departure::Ending)) {
+                eprintln!("napa: {error}; 'napa doctor' knows the command");
+            }
+        }
+        departure
+    }
+
+    fn report_with(&self, state: &State, left: Pages, notes: Vec<String>) -> ShareReport {
         let own = self.counters.read();
         let is_on = state.is_on();
         // The kernel counts pages that were taken apart until its scanner comes by again.
@@ -192,13 +252,27 @@ impl Sharing {
             full_scans: state.registry.as_ref().ok().and_then(|registry| registry.full_scans().ok()),
             given_back: state.given_back.bytes(),
             left: left.bytes(),
+            notes,
             strangers: Vec::new(),
         }
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// What a step says about memory that comes later.
+enum Merging {
+    AsIs,
+    Allowed,
+    Forbidden,
+}
+
+/// Why no pages of zeros are given back.
+#[derive(Debug, thiserror::Error)]
+enum NoZeros {
+    /// Nothing here can look for them.
+    #[error("{0}")]
+    NoScanner(String),
+    #[error("pages of zeros cannot be given back: {0}")]
+    Failed(#[source] io::Error),
 }
 
 impl State {
@@ -208,18 +282,18 @@ impl State {
 
     /// Gives pages of zeros back; returns how many pages are still to be looked at. With none left, the next call
     /// begins anew.
-    fn give_back(&mut self, pages: &PageStates, until: Instant) -> Result<Pages, RpcError> {
-        let zeros = self.zeros.as_mut().map_err(|why| refused(why))?;
+    fn give_back(&mut self, pages: &PageStates, until: Instant) -> Result<Pages, NoZeros> {
+        let zeros = self.zeros.as_mut().map_err(|why| NoZeros::NoScanner(why.clone()))?;
         let (progress, result) = zeros.give_back(pages, self.looked, until);
         self.given_back.0 += progress.given_back.0;
         let left = Pages(pages.count().0 - progress.at.0);
         self.looked = if left == Pages(0) || result.is_err() { Pages(0) } else { progress.at };
-        result.map(|()| left).map_err(|error| no_look(&error))
+        result.map(|()| left).map_err(NoZeros::Failed)
     }
 }
 
-fn refused(why: &str) -> RpcError {
-    wrong_state(&format!("this VM cannot share pages: {why}"))
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn no_memory(left: Pages, error: &io::Error) -> RpcError {
@@ -228,10 +302,6 @@ fn no_memory(left: Pages, error: &io::Error) -> RpcError {
          some and try again, nothing is lost",
         left.bytes()
     ))
-}
-
-fn no_look(error: &io::Error) -> RpcError {
-    internal(&format!("pages of zeros cannot be given back: {error}"))
 }
 
 fn wrong_state(why: &str) -> RpcError {
