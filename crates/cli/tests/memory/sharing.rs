@@ -6,6 +6,8 @@
 use std::fs::{self, File};
 use std::time::{Duration, Instant};
 
+use napa_sys::host::Root;
+use napa_sys::ksm::{Registry, strangers};
 use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 
@@ -27,25 +29,30 @@ pub struct Ksm {
 impl Ksm {
     /// `None`, with a word about it: nothing can be shared on this machine.
     pub fn take() -> Option<Self> {
-        let lock = File::create(std::env::temp_dir().join("ksm.lock")).unwrap();
-        flock(&lock, FlockOperation::LockExclusive).unwrap();
+        Self::try_take().inspect_err(|why| println!("skipped: {why}")).ok()
+    }
+
+    fn try_take() -> Result<Self, String> {
         if !fs::read_to_string("/proc/self/ksm_stat").is_ok_and(|stat| stat.contains("ksm_merging_pages")) {
-            println!("skipped: the kernel does not count the merged pages of a process");
-            return None;
+            return Err("the kernel does not count the merged pages of a process".into());
         }
-        if let Err(error) = File::options().write(true).open(format!("{SYSFS}/run")) {
-            println!("skipped: {SYSFS}/run cannot be written: {error}");
-            return None;
-        }
+        File::options()
+            .write(true)
+            .open(format!("{SYSFS}/run"))
+            .map_err(|error| format!("{SYSFS}/run cannot be written: {error}"))?;
+        // One of each user: nobody can open everybody's.
+        let lock = std::env::temp_dir().join(format!("napa-ksm-{}.lock", rustix::process::getuid().as_raw()));
+        let lock = File::create(&lock).map_err(|error| format!("cannot open {}: {error}", lock.display()))?;
+        flock(&lock, FlockOperation::LockExclusive).map_err(|error| format!("cannot lock: {error}"))?;
         let until = Instant::now() + STRANGER_BOUND;
-        while let Some(process) = mergeable_process() {
+        while let Some(stranger) = strangers(&Root::system()).first() {
             if Instant::now() > until {
-                println!("skipped: process {process} lets the kernel merge its memory");
-                return None;
+                return Err(stranger.to_string());
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        Some(Self { before: settings(), _lock: lock })
+        put_leftovers_back()?;
+        Ok(Self { before: settings(), _lock: lock })
     }
 
     /// Makes the scanner fast: it is not what is tested. The VM that leaves last puts everything back.
@@ -62,18 +69,34 @@ impl Ksm {
     }
 }
 
+impl Drop for Ksm {
+    /// A test that failed has killed its VMs by now.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The next test tries again, and says what is in its way.
+            let _ = put_leftovers_back();
+        }
+    }
+}
+
+/// What VMs that were killed have left; they are gone with the scanner fast.
+fn put_leftovers_back() -> Result<(), String> {
+    if Registry::leftovers(&Root::system()).is_some() {
+        let registry = Registry::open(&Root::system()).map_err(|error| error.to_string())?;
+        registry.put_leftovers_back().map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+/// What nearly every test needs; `None`, with one word about it: it is not there.
+fn prepare() -> Option<(Host, Ksm)> {
+    let host = Host::new()?;
+    Some((host, Ksm::take()?))
+}
+
 fn settings() -> Vec<String> {
     let read = |name: &str| fs::read_to_string(format!("{SYSFS}/{name}")).unwrap_or_default();
     SETTINGS.iter().map(|name| read(name)).collect()
-}
-
-fn mergeable_process() -> Option<String> {
-    let processes = fs::read_dir("/proc").unwrap().map_while(Result::ok);
-    let mut names = processes.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    names.find(|name| {
-        let stat = fs::read_to_string(format!("/proc/{name}/ksm_stat"));
-        name.parse::<u32>().is_ok() && stat.is_ok_and(|stat| stat.contains("ksm_mergeable: yes"))
-    })
 }
 
 /// A counter of a VM's process.
@@ -110,8 +133,7 @@ fn sharing(host: &Host, name: &str) -> Value {
 
 #[test]
 fn vms_of_one_domain_share_equal_pages_and_nobody_else_does() {
-    let Some(host) = Host::new() else { return };
-    let Some(ksm) = Ksm::take() else { return };
+    let Some((host, ksm)) = prepare() else { return };
     let domain = ["--share", "domain=one"];
     let (one, two) = (hold(&host, "one", "identical", &domain), hold(&host, "two", "identical", &domain));
     let outsider = hold(&host, "outsider", "identical", &[]);
@@ -129,9 +151,17 @@ fn vms_of_one_domain_share_equal_pages_and_nobody_else_does() {
         assert_eq!(ended.code, Some(2), "{ended:?}");
         assert!(ended.error.contains(said) && ended.error.lines().count() == 1, "{ended:?}");
     }
-    let (code, _, error) = host.napa(&["share", "outsider", "on"]);
-    assert_eq!(code, Some(1), "{error}");
-    assert!(error.contains(said), "{error}");
+    let (code, output, error) = host.napa(&["share", "outsider", "on"]);
+    if code == Some(0) {
+        // Pages of zeros are given back all the same.
+        assert!(
+            output.contains(&format!("note: equal pages are not merged: pages of this host are {said}")),
+            "{output}"
+        );
+        assert!(output.starts_with("sharing            off\n"), "{output}");
+    } else {
+        assert!(code == Some(1) && error.contains(said) && error.contains("cannot be moved"), "{error}");
+    }
     // It holds the same pages, the scanner has passed twice more, and none of its pages is merged.
     let scans = || sharing(&host, "one")["full_scans"].as_u64().unwrap();
     let passed = scans() + 2;
@@ -151,8 +181,7 @@ fn vms_of_one_domain_share_equal_pages_and_nobody_else_does() {
 
 #[test]
 fn sharing_is_switched_on_and_off_by_hand() {
-    let Some(host) = Host::new() else { return };
-    let Some(ksm) = Ksm::take() else { return };
+    let Some((host, ksm)) = prepare() else { return };
     let vm = hold(&host, "vm", "zero", &[]);
     assert_eq!(counter(&vm, "ksm_rmap_items"), 0, "nobody has asked for it");
     let (code, output, error) = host.napa(&["share", "vm", "on", "--json"]);
@@ -164,22 +193,22 @@ fn sharing_is_switched_on_and_off_by_hand() {
     assert!(output.starts_with("sharing            off\n"), "{output}");
     ksm.assert_as_before();
     assert_eq!(host.napa(&["share", "vm", "off"]).0, Some(0), "there is nothing to do");
-    assert_eq!((merged(&vm), counter(&vm, "ksm_rmap_items")), (0, 0));
+    wait_until("the kernel's counters", || (merged(&vm), counter(&vm, "ksm_rmap_items")) == (0, 0));
     stop(&host, "vm", vm);
     ksm.assert_as_before();
 }
 
 #[test]
 fn equal_pages_of_one_vm_are_merged_and_taken_apart_again() {
-    let Some(host) = Host::new() else { return };
-    let Some(ksm) = Ksm::take() else { return };
+    let Some((host, ksm)) = prepare() else { return };
     let vm = hold(&host, "vm", "identical", &["--share", "vm"]);
     ksm.hurry();
     // Huge pages of which the guest has touched a part are zeros for the rest.
     let found = || merged(&vm) + counter(&vm, "ksm_zero_pages");
     wait_until("merging", || found() > 0);
     assert_eq!(host.napa(&["share", "vm", "off"]).0, Some(0));
-    assert_eq!(found(), 0);
+    // The kernel counts pages that were taken apart until its scanner comes by again.
+    wait_until("the kernel's counters", || found() == 0);
     ksm.assert_as_before();
     stop(&host, "vm", vm);
 }
@@ -199,8 +228,7 @@ fn a_flag_that_forbids_sharing_is_named() {
 
 #[test]
 fn settings_that_a_killed_vm_left_are_put_back_by_the_next_one() {
-    let Some(host) = Host::new() else { return };
-    let Some(ksm) = Ksm::take() else { return };
+    let Some((host, ksm)) = prepare() else { return };
     let vm = hold(&host, "killed", "identical", &["--share", "domain=one"]);
     vm.signal("KILL");
     assert_eq!(vm.end().code, None);
@@ -210,6 +238,52 @@ fn settings_that_a_killed_vm_left_are_put_back_by_the_next_one() {
     assert_eq!(host.run(&["--share", "domain=two"]).end().code, Some(0));
     ksm.assert_as_before();
     assert!(!host.napa(&["doctor"]).1.contains("VMs that were killed"));
+}
+
+#[test]
+fn settings_that_a_killed_vm_left_are_put_back_by_hand() {
+    let Some((host, ksm)) = prepare() else { return };
+    let vm = hold(&host, "killed", "identical", &["--share", "vm"]);
+    let (_, output, _) = host.napa(&["doctor", "--mend"]);
+    assert!(!output.contains("VMs that were killed"), "{output}");
+    assert_eq!(sharing(&host, "killed")["is_on"], true);
+    assert_ne!(settings(), ksm.before, "a VM that lives needs them");
+    vm.signal("KILL");
+    assert_eq!(vm.end().code, None);
+    let (_, output, error) = host.napa(&["doctor", "--mend"]);
+    assert!(!output.contains("VMs that were killed"), "{output} {error}");
+    ksm.assert_as_before();
+}
+
+/// Lets the kernel merge all memory of this process, and of those that it starts. `false`: this kernel cannot.
+fn merge_everything(wanted: bool) -> bool {
+    let unused: libc::c_ulong = 0;
+    // SAFETY: the request takes numbers alone, and changes what pages share, not what they hold.
+    unsafe { libc::prctl(67, libc::c_ulong::from(wanted), unused, unused, unused) == 0 }
+}
+
+#[test]
+fn a_vm_that_must_not_share_does_not_inherit_it_and_has_no_files_for_it() {
+    let Some((host, _ksm)) = prepare() else { return };
+    if !merge_everything(true) {
+        println!("skipped: this kernel does not merge all memory of a process");
+        return;
+    }
+    let vms = ["off", "zero"].map(|share| (share, hold(&host, share, "identical", &["--share", share])));
+    assert!(merge_everything(false));
+    for (share, vm) in vms {
+        let stat = fs::read_to_string(format!("/proc/{}/ksm_stat", vm.pid())).unwrap();
+        assert!(!stat.contains(": yes"), "--share {share}: {stat}");
+        let smaps = fs::read_to_string(format!("/proc/{}/smaps", vm.pid())).unwrap();
+        let mut flags = smaps.lines().filter(|line| line.starts_with("VmFlags:"));
+        assert!(!flags.any(|line| line.split_whitespace().any(|flag| flag == "mg")), "--share {share}");
+        let files = fs::read_dir(format!("/proc/{}/fd", vm.pid())).unwrap().map_while(Result::ok);
+        let names = files.filter_map(|file| fs::read_link(file.path()).ok());
+        let of_ksm: Vec<_> =
+            names.filter(|name| name.starts_with(SYSFS) || name.starts_with("/run/napa/ksm")).collect();
+        assert!(of_ksm.is_empty(), "--share {share}: {of_ksm:?}");
+        stop(&host, share, vm);
+    }
 }
 
 /// A page of this process that the kernel may merge.
@@ -236,8 +310,7 @@ impl Drop for MergeablePage {
 
 #[test]
 fn nobody_shares_while_there_is_a_stranger() {
-    let Some(host) = Host::new() else { return };
-    let Some(ksm) = Ksm::take() else { return };
+    let Some((host, ksm)) = prepare() else { return };
     let vm = hold(&host, "vm", "identical", &[]);
     let stranger = MergeablePage::new();
     let said = format!("process {} (", std::process::id());
@@ -261,8 +334,7 @@ fn nobody_shares_while_there_is_a_stranger() {
 
 #[test]
 fn a_guest_that_reboots_shares_on() {
-    let Some(host) = Host::new() else { return };
-    let Some(ksm) = Ksm::take() else { return };
+    let Some((host, ksm)) = prepare() else { return };
     let words = ["--share", "domain=one", "--name", "vm", "--cmdline", "workload=hold:1M,random,1+reboot"];
     let mut vm = host.run(&words);
     for _ in 0..3 {
@@ -343,5 +415,5 @@ fn what_a_guest_writes_while_zeros_are_looked_for_is_not_lost() {
     let ended = vm.end();
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(!ended.output.contains("CORRUPT"), "{ended:?}");
-    assert!(passes > 10 && found > 0, "{passes} looks found {found} bytes");
+    assert!(passes > 0 && found > 0, "{passes} looks found {found} bytes");
 }
