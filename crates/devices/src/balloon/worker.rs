@@ -101,7 +101,8 @@ impl BalloonWorker {
                     break;
                 }
                 Turn::Idle if self.sleep(io) => break,
-                Turn::Idle => {}
+                // A guest that rings without end and offers nothing uses the turn up too.
+                Turn::Idle => budget = budget.saturating_sub(CALL_COST),
             }
         }
         if !self.pending.is_empty() {
