@@ -22,6 +22,9 @@ pub(super) struct Pending {
     released: Vec<u64>,
     /// Counts the times that somebody looked for blocks that wait in vain.
     round: u32,
+    /// Blocks looked at to find those that wait no longer, since the start.
+    #[cfg(test)]
+    looks: usize,
 }
 
 #[derive(Default)]
@@ -53,7 +56,8 @@ impl Pending {
                 complete(Run { first: number * BLOCK_PAGES, count: BLOCK_PAGES });
             }
         }
-        if self.blocks.len() > BLOCKS_MAX {
+        // While blocks are being taken, more of them would find the same ones again.
+        if self.blocks.len() > BLOCKS_MAX && self.released.is_empty() {
             self.release(|_| true);
         }
     }
@@ -97,6 +101,10 @@ impl Pending {
     }
 
     fn release(&mut self, which: impl Fn(&Block) -> bool) {
+        #[cfg(test)]
+        {
+            self.looks += self.blocks.len();
+        }
         self.released.clear();
         self.released.extend(self.blocks.iter().filter(|(_, block)| which(block)).map(|(number, _)| *number));
         self.released.sort_unstable_by(|one, other| other.cmp(one));
@@ -173,6 +181,29 @@ mod tests {
             assert!(pending.blocks.len() <= BLOCKS_MAX);
         }
         assert!(given >= 2 * BLOCKS_MAX, "{given}");
+    }
+
+    #[test]
+    fn pages_of_too_many_blocks_cost_no_more_each_than_those_of_few() {
+        let mut pending = Pending::default();
+        let insert = |pending: &mut Pending, block: u64| {
+            pending.insert(run(block * BLOCK_PAGES, 1), |_| panic!("nothing is complete"));
+        };
+        let most = 5 * BLOCKS_MAX;
+        // As a driver's lists of pages, each of which is taken in as a whole.
+        for list in 0..most as u64 / 1024 {
+            (list * 1024..(list + 1) * 1024).for_each(|block| insert(&mut pending, block));
+            while pending.take_released(|_| {}) {}
+        }
+        assert!((1..=2 * most).contains(&pending.looks), "{} blocks looked at", pending.looks);
+        // Nobody takes any meanwhile.
+        let before = pending.looks;
+        (0..most as u64).for_each(|block| insert(&mut pending, block));
+        assert!(pending.looks - before <= 2 * BLOCKS_MAX, "{} blocks looked at", pending.looks - before);
+        while pending.take_released(|_| {}) {}
+        insert(&mut pending, 0);
+        while pending.take_released(|_| {}) {}
+        assert!(pending.is_empty());
     }
 
     proptest! {
