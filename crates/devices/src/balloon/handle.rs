@@ -194,6 +194,8 @@ impl Balloon {
         }
         let memory = Arc::clone(&driver.memory);
         let command = shared.hinting.begin(&memory);
+        // A machine that ends meanwhile takes its memory along.
+        drop(memory);
         self.registers.hint_command.store(command, Ordering::Release);
         shared.tell_driver();
         let waited = self.changed.wait_timeout_while(shared, bound, |shared| shared.hinting.is_under_way());
