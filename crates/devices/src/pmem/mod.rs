@@ -1,10 +1,14 @@
 //! Images in memory: virtio-pmem (VIRTIO 1.3 §5.19), read-only.
 //!
 //! The image is memory of the guest's, and that memory is the host's page cache: all guests with one image have one
-//! copy of it between them, and with DAX a guest keeps no copy of its own. What a guest writes there is dropped.
+//! copy of it between them, and with DAX a guest keeps no copy of its own. What a guest writes there is dropped,
+//! and a flush fails, so that no program in the guest believes its data safe.
 
 mod image;
 mod worker;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use napa_api::config::PmemConfig;
 use napa_units::{Bytes, GuestAddress};
@@ -34,6 +38,8 @@ struct Pmem {
     image: Image,
     /// Where the guest sees it; known once the machine is planned.
     start: GuestAddress,
+    /// The user knows that the guest wants to write.
+    has_complained: Arc<AtomicBool>,
 }
 
 impl Pmem {
@@ -45,7 +51,7 @@ impl Pmem {
             }
             error => OpenError::Input(format!("--pmem {path} {error}")),
         })?;
-        Ok(Self { name, image, start: GuestAddress(0) })
+        Ok(Self { name, image, start: GuestAddress(0), has_complained: Arc::default() })
     }
 
     fn size(&self) -> Bytes {
@@ -86,7 +92,10 @@ impl Device for Pmem {
 
     fn activate(&mut self, activation: Activation) -> Result<Vec<Placed>, DeviceError> {
         let queues = activation.queues.into_iter().flatten();
-        Ok(queues.map(|queue| (Placement::Control, Box::new(FlushWorker::new(queue)) as _)).collect())
+        let worker = |queue| {
+            Box::new(FlushWorker::new(self.name.clone(), queue, Arc::clone(&self.has_complained))) as _
+        };
+        Ok(queues.map(|queue| (Placement::Control, worker(queue))).collect())
     }
 }
 

@@ -1,5 +1,7 @@
-//! The request queue: flushes, of which nothing is ever left to do.
+//! The request queue: flushes, each of which fails.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use napa_sys::reactor::{Io, Worker};
@@ -15,19 +17,20 @@ const TURN_REQUESTS_MAX: usize = 256;
 
 /// `VIRTIO_PMEM_REQ_TYPE_FLUSH`: the only request there is (VIRTIO 1.3 §5.19.6).
 const FLUSH: u32 = 0;
-/// The flush is done (VIRTIO 1.3 §5.19.6).
-const OK: u32 = 0;
-/// The flush failed.
-const FAILED: u32 = u32::MAX;
+/// The request failed; only 0 is success (VIRTIO 1.3 §5.19.6). Linux passes it on as an error of I/O.
+const FAILED: u32 = 1;
 
 pub(super) struct FlushWorker {
+    name: String,
     queue: Queue,
     buffers: Buffers,
+    /// Whether somebody was told of a flush, over all drivers and reboots.
+    is_told: Arc<AtomicBool>,
 }
 
 impl FlushWorker {
-    pub fn new(queue: Queue) -> Self {
-        Self { queue, buffers: Buffers::default() }
+    pub fn new(name: String, queue: Queue, is_told: Arc<AtomicBool>) -> Self {
+        Self { name, queue, buffers: Buffers::default(), is_told }
     }
 
     fn serve(&mut self, io: &mut Io<'_>) {
@@ -46,7 +49,8 @@ impl FlushWorker {
         }
     }
 
-    /// What the guest wrote was dropped when it wrote it, so all of it is as safe as it will ever be.
+    /// What the guest wrote was dropped when it wrote it, so a flush cannot keep its promise. Only a guest that has the
+    /// image mounted for writing asks for one.
     fn answer(&mut self, mut chain: Chain) {
         let head = chain.head_index();
         if let Err(error) = self.buffers.fill(&mut chain, self.queue.memory()) {
@@ -55,9 +59,15 @@ impl FlushWorker {
         let Some(kind) = self.buffers.take_header() else {
             return self.queue.fail("a request is too short to say what it wants");
         };
-        let outcome = if u32::from_le_bytes(kind) == FLUSH { OK } else { FAILED };
-        let written = self.buffers.write(&outcome.to_le_bytes());
-        if written < size_of_val(&outcome) {
+        if u32::from_le_bytes(kind) == FLUSH && !self.is_told.swap(true, Ordering::Relaxed) {
+            eprintln!(
+                "napa: {}: the guest wants what it wrote to be kept, but the image is read-only and nothing of it was \
+                 taken; mount it read-only in the guest",
+                self.name
+            );
+        }
+        let written = self.buffers.write(&FAILED.to_le_bytes());
+        if written < size_of_val(&FAILED) {
             return self.queue.fail("a request has no room for its outcome");
         }
         self.queue.push(head, written as u32);

@@ -25,13 +25,14 @@ fn two_guests_share_an_image(lab: &Lab) -> Result<()> {
     host.shell("umount /run/image; sync; sha256sum < /images/image > /tmp/before")?;
     let script = "until [ -b /dev/pmem0 ]; do usleep 10000; done; mount -t ext4 -o ro,dax /dev/pmem0 /mnt || exit 1; \
         grep pmem0 /proc/mounts; echo sum $(sha256sum < /mnt/data); grep ^Cached: /proc/meminfo; \
-        dd if=/dev/zero of=/dev/pmem0 bs=4k count=4 seek=1000 conv=fsync; echo waiting; sleep 1000";
+        dd if=/dev/zero of=/dev/pmem0 bs=4k count=4 seek=1000 conv=fsync && echo written; echo waiting; sleep 1000";
     let flags = ["--pmem", "path=/images/image"];
     let mut jobs = Vec::new();
     for _ in 0..2 {
         let mut job = guest::start(&host, script, &flags, "waiting")?;
         let text = job.stdout_after(Duration::ZERO)?;
         ensure!(text.contains(&format!("sum {sum}")), "the data is not {sum}:\n{text}");
+        ensure!(!text.contains("written"), "the guest was told that what it wrote is safe:\n{text}");
         ensure!(text.contains("dax=always"), "it is not mounted with DAX:\n{text}");
         let cached = number_after(&text, "Cached:")?;
         ensure!(
