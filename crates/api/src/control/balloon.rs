@@ -54,7 +54,8 @@ pub struct BalloonStatistics {
     /// Memory that nothing uses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub free: Option<Bytes>,
-    /// All memory that the guest's kernel manages, without what is in the balloon.
+    /// All memory that the guest's kernel manages. What is in the balloon counts if the driver takes pages back rather
+    /// than have a program killed (`VIRTIO_BALLOON_F_DEFLATE_ON_OOM`), and does not count otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<Bytes>,
     /// Memory that new programs could have without swapping.
