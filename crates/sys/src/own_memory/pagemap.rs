@@ -100,6 +100,16 @@ impl Pagemap {
         found.is_ok_and(|(found, _)| found == 1 && regions[0].categories & IS_HUGE != 0)
     }
 
+    /// Whether the page at this address is there and nobody else's: neither merged with others nor a page of zeros.
+    ///
+    /// # Errors
+    /// The kernel does not give its entry.
+    pub fn is_own(&self, address: u64) -> io::Result<bool> {
+        let mut own = false;
+        self.read(address, 1, SwapAreas::Alike, &mut |run| own = run.seen == Seen::Present)?;
+        Ok(own)
+    }
+
     fn scan(
         &self,
         start: u64,
@@ -334,6 +344,8 @@ mod tests {
                 };
                 assert_eq!(seen, expected, "page {page}, scan {scans}");
             }
+            let own = |page: u64| pagemap.is_own(mapping.page(page) as u64).unwrap();
+            assert_eq!([0, 1, 9_001].map(own), [true, false, false]);
         }
     }
 

@@ -135,6 +135,11 @@ impl Sharing {
         (state.zeros.as_ref().err().cloned(), state.registry.as_ref().err().cloned())
     }
 
+    /// Whether the kernel may merge the guest's pages now.
+    pub fn is_on(&self) -> bool {
+        lock(&self.state).is_on()
+    }
+
     fn begin(&self, root: &Root) -> Result<(), RunError> {
         let refused = |why: String| RunError::BadInput(format!("--share {}: {why}", self.scope));
         let mut state = lock(&self.state);

@@ -46,13 +46,18 @@ impl Samples {
 
 /// Takes pages away; [`finish`] tells what came of it. A sample that is under way is given up.
 pub fn start(subject: &Subject) -> Result<SampleReport, RpcError> {
+    let given_up = subject.samples.lock().under_way.take();
+    if let Some(given_up) = given_up {
+        join(subject, &given_up.sample);
+    }
+    // Pages may come back while others are being taken.
+    let group = subject.group.memory();
     let sample = Sample::take(&subject.watch, &subject.sensors, random()).map_err(refusal)?;
     let report = SampleReport {
         name: subject.config.name_or_default().to_owned(),
         resident: sample.resident().bytes(),
         taken: sample.taken(),
     };
-    let group = subject.group.memory();
     subject.samples.lock().under_way = Some(UnderWay { sample, group });
     Ok(report)
 }
@@ -75,8 +80,7 @@ pub fn finish(subject: &Subject) -> Result<WorkingSet, RpcError> {
     let averages = samples.averages;
     let size = subject.pages.count().bytes();
     let used_by_guest = balloon::used_by_guest(subject);
-    // Whatever comes of it, the sample has said what it says.
-    let _small_pages_stay = sample.join(&subject.watch, &subject.sensors);
+    join(subject, &sample);
     let report = WorkingSet {
         name: subject.config.name_or_default().to_owned(),
         working_set: averages.greatest().bytes().min(used_by_guest.unwrap_or(size)).min(size),
@@ -94,6 +98,14 @@ pub fn finish(subject: &Subject) -> Result<WorkingSet, RpcError> {
     };
     samples.report = Some(report.clone());
     Ok(report)
+}
+
+/// Joins what the sample split. Not while pages may be merged: those of a huge page would be copied apart.
+fn join(subject: &Subject, sample: &Sample) {
+    if !subject.sharing.is_on() {
+        // Whatever comes of it, the sample has said what it says.
+        let _small_pages_stay = sample.join(&subject.watch, &subject.sensors);
+    }
 }
 
 fn refusal(error: SampleError) -> RpcError {
