@@ -13,7 +13,7 @@ use napa_virtio::{BusDevice, DeviceMonitor, Platform, Threads};
 
 use crate::error::RunError;
 use crate::events::{Event, Events};
-use crate::memory::{Reclaimer, Samples};
+use crate::memory::{Reclaimer, Samples, Subject};
 use crate::opened::Opened;
 use crate::power::{PowerButton, SleepRegisters};
 use crate::vcpus::Vcpus;
@@ -24,10 +24,8 @@ pub struct Assembly {
     pub vcpus: Vcpus,
     pub power: PowerButton,
     pub stop_request: StopRequest,
-    pub pages: Arc<PageStates>,
-    pub watch: Arc<Watch>,
-    pub reclaimer: Reclaimer,
-    pub samples: Arc<Samples>,
+    /// What is asked about its memory is asked of this.
+    pub subject: Arc<Subject>,
     /// One per device, in the order of their slots.
     pub monitors: Vec<DeviceMonitor>,
 }
@@ -49,10 +47,8 @@ pub fn assemble(opened: &Opened, events: &Events, threads: &Threads) -> Result<A
     let buses = Arc::new(buses(&machine, opened, &sink, &stop_request, Arc::clone(&pci))?);
     let power = PowerButton::new(machine.routes())
         .map_err(|error| RunError::host("cannot wire the power button", error))?;
-    let pages = Arc::clone(machine.pages());
-    let watch = Arc::new(Watch::new(Arc::clone(&pages)));
-    let reclaimer = Reclaimer::new(Arc::clone(pages.ram()), Arc::clone(&opened.sensors), &opened.means);
-    opened.sharing.0.adopt(&pages);
+    let subject = Arc::new(subject(opened, machine.pages()));
+    opened.sharing.0.adopt(&subject.pages);
     let vcpus = load(opened, machine, &buses)?;
     let last_out = {
         let events = events.clone();
@@ -64,8 +60,21 @@ pub fn assemble(opened: &Opened, events: &Events, threads: &Threads) -> Result<A
     };
     let vcpus = Vcpus::start(vcpus, events, Box::new(last_out))
         .map_err(|error| RunError::host("cannot start a vCPU's thread", error))?;
-    let samples = Arc::default();
-    Ok(Assembly { vcpus, power, stop_request, pages, watch, reclaimer, samples, monitors })
+    Ok(Assembly { vcpus, power, stop_request, subject, monitors })
+}
+
+fn subject(opened: &Opened, pages: &Arc<PageStates>) -> Subject {
+    Subject {
+        config: Arc::clone(&opened.config),
+        pages: Arc::clone(pages),
+        watch: Watch::new(Arc::clone(pages)),
+        sensors: Arc::clone(&opened.sensors),
+        balloon: opened.balloon.clone(),
+        reclaimer: Reclaimer::new(Arc::clone(pages.ram()), Arc::clone(&opened.sensors), &opened.means),
+        group: opened.means.group.clone(),
+        sharing: Arc::clone(&opened.sharing.0),
+        samples: Samples::default(),
+    }
 }
 
 fn pci_bus(sink: &ExitSink) -> Arc<PciBus> {

@@ -1,6 +1,6 @@
 //! The run state of a VM and the moves between its states. Lives on the control thread.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use napa_api::config::OnReboot;
@@ -255,20 +255,10 @@ impl Lifecycle {
     ///
     /// # Errors
     /// There is none: it has ended, and the next one has not started.
-    pub fn subject(&self) -> Result<Subject, RpcError> {
+    pub fn subject(&self) -> Result<Weak<Subject>, RpcError> {
         let assembly =
             self.assembly.as_ref().ok_or_else(|| wrong_state("look at its memory", "is ending"))?;
-        Ok(Subject {
-            config: Arc::clone(&self.opened.config),
-            pages: Arc::clone(&assembly.pages),
-            watch: Arc::clone(&assembly.watch),
-            sensors: Arc::clone(&self.opened.sensors),
-            balloon: self.opened.balloon.clone(),
-            reclaimer: assembly.reclaimer.clone(),
-            group: self.opened.means.group.clone(),
-            sharing: Arc::clone(&self.opened.sharing.0),
-            samples: Arc::clone(&assembly.samples),
-        })
+        Ok(Arc::downgrade(&assembly.subject))
     }
 
     /// What those who wait for a pause are told; `None` while it is under way.

@@ -39,13 +39,12 @@ pub fn used_by_guest(subject: &Subject) -> Option<Bytes> {
 }
 
 /// What the guest calls free.
-pub fn hint(subject: &Subject) -> Result<HintReport, RpcError> {
-    let hints = balloon_of(subject)?.hint(HINT_BOUND).map_err(refusal)?;
-    Ok(HintReport {
-        size: subject.pages.count().bytes(),
-        hinted: Pages(hints.pages.count()).bytes(),
-        is_complete: hints.is_complete,
-    })
+pub fn hint(subject: Arc<Subject>) -> Result<HintReport, RpcError> {
+    let (balloon, size) = (Arc::clone(balloon_of(&subject)?), subject.pages.count().bytes());
+    // The machine may end meanwhile.
+    drop(subject);
+    let hints = balloon.hint(HINT_BOUND).map_err(refusal)?;
+    Ok(HintReport { size, hinted: Pages(hints.pages.count()).bytes(), is_complete: hints.is_complete })
 }
 
 fn balloon_of(subject: &Subject) -> Result<&Arc<Balloon>, RpcError> {

@@ -22,10 +22,9 @@ const REQUEST_TIME: Duration = Duration::from_secs(2);
 /// A limit is as good as reached this far below it: the kernel hands swap out in clusters.
 const SLACK: Bytes = Bytes::mib(1);
 
-/// Takes memory from one machine. Its clones are the same one.
-#[derive(Clone)]
+/// Takes memory from one machine.
 pub struct Reclaimer {
-    mechanism: Arc<Mutex<Mechanism>>,
+    mechanism: Mutex<Mechanism>,
     /// The VM's control group, whose limit on swap binds both mechanisms.
     group: GroupFiles,
 }
@@ -57,7 +56,7 @@ impl Reclaimer {
             true => Mechanism::ControlGroup(GroupReclaim::new(means.group.clone())),
             false => Mechanism::PageOut(PageOut::new(ram, sensors)),
         };
-        Self { mechanism: Arc::new(Mutex::new(mechanism)), group: means.group.clone() }
+        Self { mechanism: Mutex::new(mechanism), group: means.group.clone() }
     }
 
     /// How memory is taken.
