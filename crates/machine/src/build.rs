@@ -65,29 +65,32 @@ pub enum BuildError {
 }
 
 /// KVM on this host, open. It stays open, so that a reboot needs no device file.
-pub struct Hypervisor(Kvm);
+pub struct Hypervisor {
+    kvm: Kvm,
+    /// What KVM can tell a guest of its CPUs. Asked for once: it takes longer than anything else that is asked of KVM.
+    supported: CpuId,
+}
 
 impl Hypervisor {
     /// Opens `/dev/kvm`.
     ///
     /// # Errors
-    /// There is no KVM, or no right to use it.
+    /// There is no KVM, or no right to use it, or it does not give its CPUID table.
     pub fn open() -> Result<Self, BuildError> {
-        open_kvm().map(Self)
+        let kvm = open_kvm()?;
+        let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(refused("its CPUID table"))?;
+        Ok(Self { kvm, supported })
     }
 
     /// Bits of a guest-physical address.
-    ///
-    /// # Errors
-    /// KVM does not give its CPUID table.
-    pub fn address_bits(&self) -> Result<u32, BuildError> {
-        supported_cpuid(&self.0).map(|supported| cpuid::address_bits(&supported))
+    pub fn address_bits(&self) -> u32 {
+        cpuid::address_bits(&self.supported)
     }
 }
 
 /// A virtual machine that does not run yet.
 pub struct Machine<'a> {
-    kvm: &'a Kvm,
+    supported: &'a CpuId,
     vm: Arc<VmFd>,
     plan: Plan,
     memory: Arc<GuestRam>,
@@ -107,8 +110,7 @@ impl<'a> Machine<'a> {
         plan: Plan,
         device_memory: &[Option<DeviceMemory>],
     ) -> Result<Self, BuildError> {
-        let kvm = &hypervisor.0;
-        let vm = Arc::new(kvm.create_vm().map_err(refused("a virtual machine"))?);
+        let vm = Arc::new(hypervisor.kvm.create_vm().map_err(refused("a virtual machine"))?);
         let ram = Arc::new(allocate(&plan.ram)?);
         // The interrupt controller comes after the memory: the other order waits for every CPU of the host.
         (0..).zip(ram.iter()).try_for_each(|(slot, region)| set_memory_slot(&vm, slot, region))?;
@@ -121,7 +123,8 @@ impl<'a> Machine<'a> {
         let vcpus = (0..plan.cpus).map(|id| vm.create_vcpu(id.into())).collect::<Result<Vec<_>, _>>();
         let vcpus = vcpus.map_err(refused("a vCPU"))?;
         let pages = Arc::new(PageStates::new(ram));
-        Ok(Self { kvm, vm, plan, memory, pages, routes: Arc::new(routes), vcpus })
+        let supported = &hypervisor.supported;
+        Ok(Self { supported, vm, plan, memory, pages, routes: Arc::new(routes), vcpus })
     }
 
     /// What was built.
@@ -156,9 +159,8 @@ impl<'a> Machine<'a> {
     pub fn load(self, source: &boot::Source<'_>, buses: &Arc<Buses>) -> Result<Vec<Vcpu>, BuildError> {
         let root_pointer = acpi::write(self.ram(), self.plan.cpus)?;
         let entry = boot::load(self.ram(), &self.plan, source, root_pointer)?;
-        let supported = supported_cpuid(self.kvm)?;
         for (id, vcpu) in (0..).zip(&self.vcpus) {
-            self.set_first_state(vcpu, id, &supported)?;
+            self.set_first_state(vcpu, id)?;
         }
         let boot_vcpu = &self.vcpus[0];
         let mut sregs = boot_vcpu.get_sregs().map_err(refused("to show system registers"))?;
@@ -170,10 +172,10 @@ impl<'a> Machine<'a> {
         Ok(vcpus.map(|(id, fd)| Vcpu::new(fd, id, Arc::clone(buses), Arc::clone(&keeps))).collect())
     }
 
-    fn set_first_state(&self, vcpu: &VcpuFd, id: u32, supported: &CpuId) -> Result<(), BuildError> {
+    fn set_first_state(&self, vcpu: &VcpuFd, id: u32) -> Result<(), BuildError> {
         // A host whose TSC has no fixed frequency says zero or refuses; the guest then measures it.
         let tsc_khz = vcpu.get_tsc_khz().ok().filter(|khz| *khz != 0);
-        let cpuid = cpuid::for_vcpu(supported, id, self.plan.cpus, tsc_khz);
+        let cpuid = cpuid::for_vcpu(self.supported, id, self.plan.cpus, tsc_khz);
         vcpu.set_cpuid2(&cpuid).map_err(refused("CPUID values"))?;
         let mtrr = kvm_msr_entry {
             index: MSR_MTRR_DEFAULT_TYPE,
@@ -204,10 +206,6 @@ fn open_kvm() -> Result<Kvm, BuildError> {
         KVM_API_VERSION => Ok(kvm),
         other => Err(BuildError::Version(other)),
     }
-}
-
-fn supported_cpuid(kvm: &Kvm) -> Result<CpuId, BuildError> {
-    kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(refused("its CPUID table"))
 }
 
 /// Maps what the devices bring along, and gives it to KVM. Returns it with `ram` before it: all that devices may address.

@@ -73,8 +73,12 @@ impl Opened {
         let means = Means { group, is_kernel_reclaim_sound: has_hardware };
         let (console, worker) = ConsoleBackend::open(&config.console, on_command)?;
         let balloon = balloon(config)?;
-        let address_bits = hypervisor.address_bits()?;
-        let mut needs = Needs { memory: config.memory, cpus: config.cpus, devices: Vec::new(), address_bits };
+        let mut needs = Needs {
+            memory: config.memory,
+            cpus: config.cpus,
+            devices: Vec::new(),
+            address_bits: hypervisor.address_bits(),
+        };
         let mut opened_devices = Vec::new();
         let context = Context { config, console: &console, balloon: balloon.as_ref() };
         for device in catalog::open_all(&context)? {
