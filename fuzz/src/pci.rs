@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use napa_api::VmConfig;
-use napa_api::config::{CacheMode, ConsoleConfig, DiskConfig, DiskFormat, VsockConfig};
+use napa_api::config::{CacheMode, ConsoleConfig, DiskConfig, DiskFormat, PmemConfig, VsockConfig};
 use napa_devices::balloon::Balloon;
 use napa_devices::{ConsoleBackend, Context, catalog};
 use napa_machine::layout::{ECAM_SIZE, ECAM_START, IO_APIC_PINS, RESET_PORT};
@@ -59,6 +59,7 @@ impl Host {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let config = config(&folder);
         std::fs::write(&config.disks[0].path, [0; DISK_BYTES]).expect("a disk can be made");
+        std::fs::write(&config.pmems[0].path, [0; 1]).expect("an image can be made");
         let disk = std::fs::File::options().write(true).open(&config.disks[0].path).expect("it is there");
         let (control, _detached) = reactor::spawn("control").expect("a thread can be started");
         let (console, worker) =
@@ -76,6 +77,11 @@ impl Host {
             address_bits: 46,
         };
         let plan = plan(&needs).expect("such a machine can be planned");
+        for (device, place) in devices.iter().zip(&plan.pci) {
+            if let Some(window) = place.memory {
+                device.lock().expect("no thread has panicked").place_memory(window.region.start);
+            }
+        }
         let threads = Threads::new(control.clone(), 1);
         Self { devices, plan, control, threads, disk, balloon, _console: console, _folder: folder }
     }
@@ -119,6 +125,7 @@ fn config(folder: &TempDir) -> VmConfig {
     VmConfig {
         console: ConsoleConfig::Off,
         disks: vec![disk],
+        pmems: vec![PmemConfig { path: folder.path().join("image") }],
         vsock: Some(VsockConfig { cid: 3, path: folder.path().join("vsock") }),
         ..VmConfig::default()
     }
@@ -318,7 +325,8 @@ impl<'a> Machine<'a> {
 fn need(device: &SharedDevice) -> DeviceNeed {
     let device = device.lock().expect("no thread has panicked");
     let vectors = Transport::vectors(device.queue_sizes().len());
-    DeviceNeed { name: device.name().to_owned(), vectors, memory: None }
+    let memory = device.memory().map(|memory| memory.size());
+    DeviceNeed { name: device.name().to_owned(), vectors, memory }
 }
 
 /// The four bytes of type, and the rest of what requests to a disk and packets of a socket begin with.
