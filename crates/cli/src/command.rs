@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use napa_units::Bytes;
 
 use crate::balloon::BalloonArgs;
@@ -150,8 +150,21 @@ pub struct InspectArgs {
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "30", conflicts_with = "memory",
         value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub working_set: Option<u32>,
+    /// How: take pages away and count which come back, or have the kernel's DAMON watch accesses (as root)
+    /// [default: sampling]
+    #[arg(long, value_name = "METHOD", requires = "working_set")]
+    pub method: Option<Method>,
     #[command(flatten)]
     pub format: JsonArgs,
+}
+
+/// How to find out how much memory a VM uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Method {
+    /// Take a hundred pages away, and count which come back.
+    Sampling,
+    /// Have the kernel watch accesses.
+    Damon,
 }
 
 #[derive(Args)]

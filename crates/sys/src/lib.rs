@@ -2,6 +2,7 @@
 //! signals, and what can be known about the host and about this process's own memory.
 
 pub mod cgroup;
+pub mod damon;
 pub mod host;
 pub mod ksm;
 pub mod own_memory;

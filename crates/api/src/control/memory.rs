@@ -32,6 +32,8 @@ pub enum MemoryCommand {
     Share(ShareOrder),
     /// Take some pages away, to see which come back.
     Sample,
+    /// Say where guest memory is in the VM's process.
+    Mapping,
     /// Say which came back, and how much memory the guest uses by that.
     WorkingSet,
     /// Say by what means memory can be taken from the VM.
@@ -47,6 +49,7 @@ impl MemoryCommand {
         "reclaim",
         "share",
         "sample",
+        "mapping",
         "working-set",
         "means",
     ];
@@ -61,6 +64,7 @@ impl MemoryCommand {
             Self::Reclaim { .. } => "reclaim",
             Self::Share(_) => "share",
             Self::Sample => "sample",
+            Self::Mapping => "mapping",
             Self::WorkingSet => "working-set",
             Self::Means => "means",
         }
@@ -76,6 +80,7 @@ impl MemoryCommand {
             "reclaim" => size(params).map(|size| Self::Reclaim { size }),
             "share" => ShareOrder::decode(params).map(Self::Share),
             "sample" => params.none().map(|()| Self::Sample),
+            "mapping" => params.none().map(|()| Self::Mapping),
             "working-set" => params.none().map(|()| Self::WorkingSet),
             "means" => params.none().map(|()| Self::Means),
             _ => return None,
@@ -92,6 +97,7 @@ impl MemoryCommand {
             | Self::BalloonStatistics
             | Self::BalloonHint
             | Self::Sample
+            | Self::Mapping
             | Self::WorkingSet
             | Self::Means => None,
         }

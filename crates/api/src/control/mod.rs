@@ -16,6 +16,7 @@
 //! | `share` | `on`, true or false | merges equal pages, or takes them apart, for about a second ([`ShareReport`]) |
 //! | `sample` | | takes a hundred pages away, into swap ([`SampleReport`]) |
 //! | `means` | | says by what means memory can be taken from the VM ([`MeansReport`]) |
+//! | `mapping` | | says where guest memory is in the VM's process ([`MappingReport`]) |
 //! | `working-set` | | says how many of them came back, and what follows ([`WorkingSet`]) |
 //!
 //! Methods without a type of their own here answer with the [`Status`] that follows from them. Batches are refused: a line is one message.
@@ -43,4 +44,4 @@ pub use reclaim::{MeansReport, ReclaimEnd, ReclaimMechanism, ReclaimReport};
 pub use sharing::{ShareOrder, ShareReport, Stranger};
 pub use socket::{SOCKET_SUFFIX, socket_folder, socket_path};
 pub use status::{DeviceState, DeviceStatus, State, Status};
-pub use working_set::{GroupInterval, SampleReport, WorkingSet};
+pub use working_set::{AddressRange, GroupInterval, MappingReport, SampleReport, WorkingSet};

@@ -164,6 +164,7 @@ fn any_memory_command() -> impl Strategy<Value = MemoryCommand> {
         Just(MemoryCommand::Share(ShareOrder::On)),
         Just(MemoryCommand::Share(ShareOrder::Off)),
         Just(MemoryCommand::Sample),
+        Just(MemoryCommand::Mapping),
         Just(MemoryCommand::WorkingSet),
         Just(MemoryCommand::Means),
     ]

@@ -62,3 +62,27 @@ pub struct GroupInterval {
     /// Time in which all its threads that had work waited for memory, in microseconds.
     pub stalled_full_us: Option<u64>,
 }
+
+/// Where guest memory is in a VM's process, for those who look at it from outside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MappingReport {
+    /// Name of the VM.
+    pub name: String,
+    /// The VM's process, as it knows itself.
+    pub pid: u32,
+    /// Its addresses of guest memory.
+    pub ranges: Vec<AddressRange>,
+    /// Guest memory.
+    pub size: Bytes,
+    /// What the guest says it uses, by the statistics of its balloon. `None`: it says nothing.
+    pub used_by_guest: Option<Bytes>,
+}
+
+/// Addresses of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressRange {
+    /// The first.
+    pub start: u64,
+    /// The first behind them.
+    pub end: u64,
+}

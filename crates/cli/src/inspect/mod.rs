@@ -1,5 +1,6 @@
 //! `napa inspect`: everything that a VM says about itself, and where its memory is.
 
+mod damon;
 mod memory;
 mod picture;
 mod working_set;
@@ -10,7 +11,7 @@ use napa_api::control::{Command, MemoryCommand, MemoryReport, Status};
 use serde::Serialize;
 
 use crate::client;
-use crate::command::InspectArgs;
+use crate::command::{InspectArgs, Method};
 use crate::error::Error;
 use crate::output::{self, Style};
 use crate::share;
@@ -25,7 +26,10 @@ struct Inspection {
 /// Shows a VM, its memory alone, or how much of that it uses.
 pub fn inspect(arguments: &InspectArgs) -> Result<ExitCode, Error> {
     if let Some(seconds) = arguments.working_set {
-        return working_set::show(arguments, seconds);
+        return match arguments.method {
+            None | Some(Method::Sampling) => working_set::show(arguments, seconds),
+            Some(Method::Damon) => damon::show(arguments, seconds),
+        };
     }
     let mut memory: MemoryReport = client::ask(&arguments.target, Command::Memory(MemoryCommand::Report))?;
     if memory.sharing.is_on {

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use napa_api::control::{Command, GroupInterval, MemoryCommand, SampleReport, State, Status, WorkingSet};
+use serde::Serialize;
 
 use crate::client;
 use crate::command::{InspectArgs, Target};
@@ -15,17 +16,33 @@ use crate::output::{self, Table};
 
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 
+/// What was found, and how.
+#[derive(Serialize)]
+pub struct Said<'a, T> {
+    pub method: &'static str,
+    #[serde(flatten)]
+    pub found: &'a T,
+}
+
 /// Takes a sample over so many seconds, and shows what it says.
 pub fn show(arguments: &InspectArgs, seconds: u32) -> Result<ExitCode, Error> {
     let working_set = sample(&arguments.target, Duration::from_secs(seconds.into()))?;
     if arguments.format.json {
-        output::print_json(&working_set)
+        output::print_json(&Said { method: "sampling", found: &working_set })
     } else {
         output::print(describe(&working_set).as_bytes())
     }
 }
 
 fn sample(target: &Target, interval: Duration) -> Result<WorkingSet, Error> {
+    refuse_paused(target)?;
+    let sample: SampleReport = client::ask(target, Command::Memory(MemoryCommand::Sample))?;
+    wait(&sample, interval);
+    client::ask(target, Command::Memory(MemoryCommand::WorkingSet))
+}
+
+/// A VM that does not run uses nothing.
+pub fn refuse_paused(target: &Target) -> Result<(), Error> {
     let status: Status = client::ask(target, Command::Status)?;
     if status.state == State::Paused {
         return Err(Error::bad_input(format!(
@@ -33,9 +50,7 @@ fn sample(target: &Target, interval: Duration) -> Result<WorkingSet, Error> {
             status.name
         )));
     }
-    let sample: SampleReport = client::ask(target, Command::Memory(MemoryCommand::Sample))?;
-    wait(&sample, interval);
-    client::ask(target, Command::Memory(MemoryCommand::WorkingSet))
+    Ok(())
 }
 
 /// Waits with a line of progress on a terminal, and a plain line otherwise.

@@ -12,6 +12,7 @@ mod power;
 mod reclaim;
 mod sharing;
 mod vsock;
+mod working_set;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         sharing::TESTS,
         vsock::TESTS,
         balloon::TESTS,
+        working_set::TESTS,
     ]
     .concat();
     let lab = match if arguments.list { Ok(None) } else { lab() } {

@@ -56,6 +56,7 @@ pub fn carry_out(command: MemoryCommand, subject: &Weak<Subject>) -> Reply {
         MemoryCommand::Reclaim { size } => reply(reclaim::reclaim(machine, size)),
         MemoryCommand::Share(order) => reply(machine.sharing.carry_out(order)),
         MemoryCommand::Sample => reply(working_set::start(machine)),
+        MemoryCommand::Mapping => reply(Ok(report::mapping(machine))),
         MemoryCommand::WorkingSet => reply(working_set::finish(machine)),
         MemoryCommand::Means => reply(Ok(means(machine))),
     }

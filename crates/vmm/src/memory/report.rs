@@ -1,9 +1,10 @@
 //! Where the pages of a VM are.
 
-use napa_api::control::{Certainty, GroupReport, MemoryReport, RpcError, code};
+use napa_api::control::{AddressRange, Certainty, GroupReport, MappingReport, MemoryReport, RpcError, code};
 use napa_sys::cgroup::GroupMemory;
+use napa_units::Pages;
 
-use super::{Subject, random};
+use super::{Subject, balloon, random};
 
 /// The memory of the VM as it is now.
 pub fn report(subject: &Subject) -> Result<MemoryReport, RpcError> {
@@ -29,6 +30,19 @@ pub fn report(subject: &Subject) -> Result<MemoryReport, RpcError> {
         sharing: subject.sharing.report(),
         group: subject.group.memory().as_ref().map(group),
     })
+}
+
+/// Where guest memory is in this process.
+pub fn mapping(subject: &Subject) -> MappingReport {
+    let size = subject.pages.count();
+    let range = |(start, pages): (u64, Pages)| AddressRange { start, end: start + pages.bytes().0 };
+    MappingReport {
+        name: subject.config.name_or_default().to_owned(),
+        pid: std::process::id(),
+        ranges: subject.pages.host_ranges(0..size.0).into_iter().map(range).collect(),
+        size: size.bytes(),
+        used_by_guest: balloon::used_by_guest(subject),
+    }
 }
 
 fn group(memory: &GroupMemory) -> GroupReport {

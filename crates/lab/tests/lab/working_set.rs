@@ -1,0 +1,83 @@
+//! How much memory an embedded guest uses, found by each method, and what its control group tells about it.
+
+use anyhow::{Context, Result, ensure};
+use napa_lab::{Host, HostKernel, Job, Lab};
+use serde_json::Value;
+
+use crate::Test;
+use crate::guest::GUEST_WAIT;
+
+pub const TESTS: &[Test] =
+    &[("each_method_finds_what_a_busy_guest_uses", each_method_finds_what_a_busy_guest_uses)];
+
+const KDAMONDS: &str = "/sys/kernel/mm/damon/admin/kdamonds/nr_kdamonds";
+
+/// An embedded guest of 256 MiB, in a control group of its own, that has begun its work.
+fn start(host: &Host, workload: &str, begun: &str) -> Result<Job> {
+    let cmdline = format!("workload={workload}");
+    let flags = ["--name", "vm", "--memory", "256M", "--huge-pages", "off", "--cgroup", "auto"];
+    let words = [&["napa", "run"][..], &flags, &["--cmdline", &cmdline]].concat();
+    let mut job = host.spawn(&words)?;
+    job.wait_for(begun, GUEST_WAIT)?;
+    Ok(job)
+}
+
+/// What `napa inspect vm` says to programs.
+fn inspect(host: &Host, words: &[&str]) -> Result<Value> {
+    let words = [&["napa", "inspect", "vm", "--json"][..], words].concat();
+    let output = host.run_within(&words, GUEST_WAIT)?;
+    ensure!(output.status == 0, "{words:?} ended with {}: {}", output.status, output.error_text());
+    serde_json::from_str(&output.text()).context("napa inspect gives no JSON")
+}
+
+fn mebibytes(found: &Value, key: &str) -> Result<u64> {
+    let bytes = found[key].as_u64().with_context(|| format!("no {key} in {found}"))?;
+    Ok(bytes >> 20)
+}
+
+fn kill(host: &Host, job: Job) -> Result<()> {
+    let killed = host.run(&["napa", "kill", "vm"])?;
+    ensure!(killed.status == 0, "napa kill: {}", killed.error_text());
+    let output = job.wait(GUEST_WAIT)?;
+    ensure!(!output.text().contains("CORRUPT"), "{}", output.text());
+    Ok(())
+}
+
+/// The guest reads 64 MiB again and again, in random order. How fast it is depends on the machine, so the bounds are
+/// wide; they are far from all of its memory, and from nothing.
+fn each_method_finds_what_a_busy_guest_uses(lab: &Lab) -> Result<()> {
+    let host = lab.start(HostKernel::V6_12)?;
+    host.shell("modprobe zram num_devices=0")?;
+    let swap = ["napa", "swap", "create", "--size", "0", "--zram-size", "256M"];
+    let made = host.run_within(&swap, GUEST_WAIT)?;
+    ensure!(made.status == 0, "no swap could be made: {}", made.error_text());
+    let job = start(&host, "verify:64M,0", "phase=visit")?;
+    for method in ["damon", "sampling"] {
+        let found = inspect(&host, &["--working-set", "20", "--method", method])?;
+        println!("{found}");
+        ensure!(found["method"] == method, "{found}");
+        for key in ["estimate", "working_set"] {
+            let size = mebibytes(&found, key)?;
+            ensure!((24..=96).contains(&size), "{method} finds {size} MiB of 64: {found}");
+        }
+        if method == "sampling" {
+            let refaulted = found["group"]["refaulted"].as_u64().context("nothing of the group")?;
+            ensure!(refaulted > 0, "pages came back, and the group has not seen it: {found}");
+            ensure!(found["group"]["stalled_some_us"].is_u64(), "no pressure: {found}");
+        }
+    }
+    ensure!(host.shell(&format!("cat {KDAMONDS}"))?.trim() == "0", "DAMON is not as it was");
+    refuse_damon_of_somebody_else(&host)?;
+    kill(&host, job)
+}
+
+fn refuse_damon_of_somebody_else(host: &Host) -> Result<()> {
+    host.shell(&format!("echo 1 > {KDAMONDS}"))?;
+    let refused = host.run(&["napa", "inspect", "vm", "--working-set", "1", "--method", "damon"])?;
+    let said = refused.error_text();
+    ensure!(refused.status == 2 && said.contains("serves somebody else"), "{} {said}", refused.status);
+    let left = host.shell(&format!("cat {KDAMONDS}"))?;
+    ensure!(left.trim() == "1", "DAMON was taken from somebody else");
+    host.shell(&format!("echo 0 > {KDAMONDS}"))?;
+    Ok(())
+}
