@@ -72,9 +72,8 @@ fn a_guest_loses_its_memory_to_a_file_and_every_page_verifies() {
     area.remove();
 }
 
-/// Takes a minute and 2.5 GiB of disk, so it is run by its name: `-- --ignored two_gibibytes`.
+/// Needs 2.5 GiB of disk, without which it is skipped.
 #[test]
-#[ignore = "takes a minute and 2.5 GiB of disk"]
 fn two_gibibytes_go_to_a_disk_and_every_page_verifies() {
     let Some(host) = Host::new() else { return };
     let Some(turn) = Turn::take() else { return };
