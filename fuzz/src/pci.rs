@@ -66,7 +66,7 @@ impl Host {
             ConsoleBackend::open(&config.console, Box::new(|_| {})).expect("no console is no problem");
         control.add(worker).expect("the thread runs");
         let balloon = Arc::new(Balloon::new(RAM).expect("an eventfd is left"));
-        let context = Context { config: &config, console: &console, balloon: Some(&balloon) };
+        let context = Context { config: &config, console: &console, balloon: Some(&balloon), hotplug: None };
         let devices = catalog::open_all(&context).expect("they open");
         let devices: Vec<SharedDevice> =
             devices.into_iter().map(|device| Arc::new(Mutex::new(device))).collect();
@@ -326,7 +326,7 @@ fn need(device: &SharedDevice) -> DeviceNeed {
     let device = device.lock().expect("no thread has panicked");
     let vectors = Transport::vectors(device.queue_sizes().len());
     let memory = device.memory().map(|memory| memory.size());
-    DeviceNeed { name: device.name().to_owned(), vectors, memory }
+    DeviceNeed { name: device.name().to_owned(), vectors, memory_slots: memory.is_some().into(), memory }
 }
 
 /// The four bytes of type, and the rest of what requests to a disk and packets of a socket begin with.

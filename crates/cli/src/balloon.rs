@@ -1,9 +1,8 @@
 //! `napa balloon`: asks a guest for memory, and shows how its balloon is.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write as _};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use napa_api::control::{BalloonReport, BalloonStatistics, Command, DeviceState, HintReport, MemoryCommand};
@@ -13,13 +12,9 @@ use crate::client::ask;
 use crate::command::{JsonArgs, Target};
 use crate::error::Error;
 use crate::figures;
+use crate::following::{Follower, Outcome, Sight};
 use crate::output::{self, Table};
 
-/// How often the guest's progress is looked at: at first soon, for most targets are near.
-const PERIOD_MIN: Duration = Duration::from_millis(5);
-const PERIOD_MAX: Duration = Duration::from_millis(100);
-/// How often a line about it is written where it cannot be overwritten.
-const LINE_PERIOD: Duration = Duration::from_secs(1);
 /// A guest that comes no nearer to the target for so long has stopped: Linux tries again every fifth of a second.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -76,25 +71,26 @@ fn resize(arguments: &BalloonArgs, size: Bytes) -> Result<ExitCode, Error> {
         )));
     }
     let look = |target| ask(&arguments.target, Command::Memory(MemoryCommand::Balloon { target }));
-    let mut report: BalloonReport = look(Some(size))?;
+    let report: BalloonReport = look(Some(size))?;
     let name = name(arguments);
     if arguments.no_wait {
         return finish(arguments, &report, &format!("{name}: the guest was asked to give up {size}"));
     }
-    let mut following = Following::new(size, Instant::now());
-    let mut progress = Progress::new();
-    let mut period = PERIOD_MIN;
-    let outcome = loop {
-        match following.look(&report, Instant::now()) {
-            Outcome::Waiting => progress.show(&name, &report),
-            outcome => break outcome,
-        }
-        std::thread::sleep(period);
-        period = (period * 2).min(PERIOD_MAX);
-        report = look(None)?;
+    let follower = Follower {
+        name: &name,
+        patience: PATIENCE,
+        look: &|| look(None),
+        sight: &|report: &BalloonReport| Sight {
+            target: report.target,
+            at: report.held,
+            driver: report.driver,
+        },
+        far: &|report| {
+            format!("{} in the balloon, on the way to {}", figures::size(report.held), report.target)
+        },
     };
-    progress.end();
-    let Some(problem) = outcome.problem(&report) else {
+    let (outcome, report) = follower.follow(size, report)?;
+    let Some(problem) = problem(outcome, &report) else {
         let held = match size {
             Bytes(0) => "the guest has all its memory back".to_owned(),
             size => format!("the guest has given up {size}"),
@@ -123,103 +119,26 @@ fn name(arguments: &BalloonArgs) -> String {
     arguments.target.vm.display().to_string()
 }
 
-/// A guest on its way to a target.
-struct Following {
-    target: Bytes,
-    /// The nearest it came so far, as a distance, and when.
-    nearest: u64,
-    since: Instant,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    Waiting,
-    Reached,
-    /// Somebody else has asked for something else.
-    Overtaken,
-    /// The guest comes no nearer.
-    Stopped,
-    NoDriver,
-    NeedsReset,
-}
-
-impl Following {
-    const fn new(target: Bytes, now: Instant) -> Self {
-        Self { target, nearest: u64::MAX, since: now }
-    }
-
-    fn look(&mut self, report: &BalloonReport, now: Instant) -> Outcome {
-        let distance = report.held.0.abs_diff(self.target.0);
-        if distance < self.nearest {
-            (self.nearest, self.since) = (distance, now);
+/// What a user is told when the target was not reached.
+fn problem(outcome: Outcome, report: &BalloonReport) -> Option<String> {
+    let target = report.target;
+    let back = "take it back with 'napa balloon VM 0'";
+    match outcome {
+        Outcome::Waiting | Outcome::Reached => None,
+        Outcome::Overtaken => {
+            Some(format!("somebody else has asked the guest to give up {target} meanwhile"))
         }
-        match report.driver {
-            _ if report.target != self.target => Outcome::Overtaken,
-            _ if distance == 0 => Outcome::Reached,
-            DeviceState::Idle => Outcome::NoDriver,
-            DeviceState::NeedsReset => Outcome::NeedsReset,
-            DeviceState::Active if now.duration_since(self.since) >= PATIENCE => Outcome::Stopped,
-            DeviceState::Active => Outcome::Waiting,
-        }
-    }
-}
-
-impl Outcome {
-    /// What a user is told when the target was not reached.
-    fn problem(self, report: &BalloonReport) -> Option<String> {
-        let target = report.target;
-        let back = "take it back with 'napa balloon VM 0'";
-        match self {
-            Self::Waiting | Self::Reached => None,
-            Self::Overtaken => {
-                Some(format!("somebody else has asked the guest to give up {target} meanwhile"))
-            }
-            Self::Stopped => Some(format!(
-                "the guest has given up {} of {target} and has not moved for {} s; the target stands: {back}",
-                figures::size(report.held),
-                PATIENCE.as_secs(),
-            )),
-            Self::NoDriver => Some(format!(
-                "no driver in the guest has taken the balloon; the target of {target} stands for when one does: {back}"
-            )),
-            Self::NeedsReset => Some(format!(
-                "the guest's balloon driver has broken the rules and does nothing until it resets the device; the target of {target} stands: {back}"
-            )),
-        }
-    }
-}
-
-/// Shows how far a guest is.
-struct Progress {
-    /// A line can be overwritten by the next one.
-    overwrites: bool,
-    /// When a line was shown last, and what it said.
-    shown: Option<(Instant, Bytes)>,
-}
-
-impl Progress {
-    fn new() -> Self {
-        let dumb = std::env::var_os("TERM").is_none_or(|terminal| terminal == "dumb");
-        Self { overwrites: !dumb && std::io::stderr().is_terminal(), shown: None }
-    }
-
-    fn show(&mut self, name: &str, report: &BalloonReport) {
-        let far = format!("{} in the balloon, on the way to {}", figures::size(report.held), report.target);
-        if self.overwrites {
-            // Nobody is left to be told when standard error is closed.
-            let _ = write!(std::io::stderr(), "\r\x1b[Knapa: {far}");
-        } else if self.shown.is_some_and(|(when, held)| held == report.held || when.elapsed() < LINE_PERIOD) {
-            return;
-        } else {
-            output::warn(format_args!("{name}: {far}"));
-        }
-        self.shown = Some((Instant::now(), report.held));
-    }
-
-    fn end(&self) {
-        if self.overwrites && self.shown.is_some() {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
-        }
+        Outcome::Stopped => Some(format!(
+            "the guest has given up {} of {target} and has not moved for {} s; the target stands: {back}",
+            figures::size(report.held),
+            PATIENCE.as_secs(),
+        )),
+        Outcome::NoDriver => Some(format!(
+            "no driver in the guest has taken the balloon; the target of {target} stands for when one does: {back}"
+        )),
+        Outcome::NeedsReset => Some(format!(
+            "the guest's balloon driver has broken the rules and does nothing until it resets the device; the target of {target} stands: {back}"
+        )),
     }
 }
 
@@ -303,29 +222,6 @@ mod tests {
             foreign_pages: 0,
             statistics: None,
         }
-    }
-
-    #[test]
-    fn a_guest_is_followed_until_it_is_there_or_stops() {
-        let start = Instant::now();
-        let (target, active) = (Bytes::mib(100), DeviceState::Active);
-        let mut following = Following::new(target, start);
-        for (second, held, expected) in [
-            (0, 0, Outcome::Waiting),
-            (4, 10, Outcome::Waiting),
-            (8, 10, Outcome::Waiting),
-            (8, 20, Outcome::Waiting),
-            (12, 15, Outcome::Waiting),
-            (13, 19, Outcome::Stopped),
-            (14, 100, Outcome::Reached),
-        ] {
-            let now = start + Duration::from_secs(second);
-            assert_eq!(following.look(&report(Bytes::mib(held), target, active), now), expected, "{second}");
-        }
-        let look = |report| Following::new(target, start).look(&report, start);
-        assert_eq!(look(report(Bytes(0), target, DeviceState::Idle)), Outcome::NoDriver);
-        assert_eq!(look(report(Bytes(0), target, DeviceState::NeedsReset)), Outcome::NeedsReset);
-        assert_eq!(look(report(Bytes(0), Bytes::mib(1), active)), Outcome::Overtaken);
     }
 
     #[test]

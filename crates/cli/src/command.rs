@@ -11,6 +11,7 @@ use crate::bench::BenchArgs;
 use crate::demo::DemoArgs;
 use crate::error::{self, Error};
 use crate::explain::ExplainArgs;
+use crate::plug::PlugArgs;
 use crate::run::{RunArgs, Switch};
 use crate::swap::SwapVerb;
 
@@ -88,6 +89,8 @@ pub enum OtherVerb {
     Kill(Target),
     /// Ask a guest to give memory up, or show what it has given up
     Balloon(BalloonArgs),
+    /// Give a guest more memory while it runs, take it back, or show how much it has
+    Plug(PlugArgs),
     /// Put memory of a running VM into the host's swap
     Reclaim(ReclaimArgs),
     /// Merge equal pages of a running VM, or take them apart

@@ -58,7 +58,7 @@ fn guest_facts(status: &Status) -> GuestFacts {
     let drives = |kind: &str| {
         status.devices.iter().any(|device| device.kind == kind && device.state == DeviceState::Active)
     };
-    GuestFacts { drives_balloon: drives("virtio-balloon") }
+    GuestFacts { drives_balloon: drives("virtio-balloon"), drives_hotplug: drives("virtio-mem") }
 }
 
 fn describe(explanation: &Explanation, style: Style) -> String {
@@ -109,7 +109,7 @@ mod tests {
                 device("virtio-mem", DeviceState::Idle),
             ],
         };
-        assert_eq!(guest_facts(&status), GuestFacts { drives_balloon: true });
+        assert_eq!(guest_facts(&status), GuestFacts { drives_balloon: true, drives_hotplug: false });
     }
 
     #[test]

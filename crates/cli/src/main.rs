@@ -17,10 +17,12 @@ mod error;
 mod explain;
 mod features;
 mod figures;
+mod following;
 mod guest_image;
 mod guests;
 mod inspect;
 mod output;
+mod plug;
 mod reclaim;
 mod reference;
 mod run;
@@ -57,6 +59,7 @@ fn perform_other(verb: OtherVerb) -> Result<ExitCode, error::Error> {
         OtherVerb::Stop(arguments) => client::stop(&arguments),
         OtherVerb::Kill(target) => client::kill(&target),
         OtherVerb::Balloon(arguments) => balloon::balloon(&arguments),
+        OtherVerb::Plug(arguments) => plug::plug(&arguments),
         OtherVerb::Reclaim(arguments) => reclaim::reclaim(&arguments),
         OtherVerb::Share(arguments) => share::share(&arguments),
         OtherVerb::Swap { verb } => swap::swap(&verb),

@@ -30,6 +30,9 @@ pub struct RunArgs {
     /// Guest memory: a number and one of K, M, G, T [default: 128M]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<Bytes>,
+    /// Memory that 'napa plug VM SIZE' can give the guest while it runs, in blocks of 2M or more [default: none]
+    #[arg(long, value_name = "SIZE")]
+    pub hotplug_memory: Option<Bytes>,
     /// Back guest memory with transparent huge pages where the kernel can [default: on]
     #[arg(long, value_name = "SWITCH", num_args = 0..=1, default_missing_value = "on")]
     pub huge_pages: Option<Switch>,
@@ -129,6 +132,7 @@ impl RunArgs {
         };
         replace_optional(&mut config.name, self.name);
         replace(&mut config.memory, self.memory);
+        replace_optional(&mut config.hotplug_memory, self.hotplug_memory);
         replace_optional(&mut config.cgroup, self.cgroup);
         replace_optional(&mut config.memory_low, self.memory_low);
         replace_optional(&mut config.swap_max, self.swap_max);
@@ -245,6 +249,7 @@ mod tests {
         let path = |path: &PathBuf| path.display().to_string();
         let optional = [
             ("name", config.name.clone()),
+            ("hotplug-memory", config.hotplug_memory.as_ref().map(ToString::to_string)),
             ("cgroup", config.cgroup.as_ref().map(ToString::to_string)),
             ("memory-low", config.memory_low.as_ref().map(ToString::to_string)),
             ("swap-max", config.swap_max.as_ref().map(ToString::to_string)),

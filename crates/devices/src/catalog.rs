@@ -16,6 +16,7 @@ const CATALOG: &[Open] = &[
     crate::vsock::open,
     crate::balloon::open,
     crate::pmem::open,
+    crate::mem::open,
 ];
 
 /// Opens all devices that the configuration asks for.

@@ -9,6 +9,7 @@ pub mod balloon;
 pub mod blk;
 pub mod catalog;
 pub mod console;
+pub mod mem;
 pub mod net;
 pub mod pmem;
 pub mod ports;

@@ -6,6 +6,7 @@ use napa_api::VmConfig;
 
 use crate::ConsoleBackend;
 use crate::balloon::Balloon;
+use crate::mem::Hotplug;
 
 /// What a device may know while it is opened.
 pub struct Context<'a> {
@@ -15,6 +16,8 @@ pub struct Context<'a> {
     pub console: &'a Arc<ConsoleBackend>,
     /// The memory balloon. `None`: the VM has none.
     pub balloon: Option<&'a Arc<Balloon>>,
+    /// The memory that can be plugged. `None`: none can.
+    pub hotplug: Option<&'a Arc<Hotplug>>,
 }
 
 /// Why a device could not be opened. Nothing of it is left behind.

@@ -9,7 +9,8 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use napa_memory::{
-    GuestRam, ImageMapError, PageStates, RamError, allocate, host_address, is_writable, map_image,
+    Blocks, BlocksError, GuestRam, ImageMapError, PageStates, RamError, allocate, host_address, is_writable,
+    map_image,
 };
 use napa_virtio::DeviceMemory;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
@@ -17,6 +18,7 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
 use crate::boot::{self, BootError};
 use crate::buses::Buses;
 use crate::plan::Plan;
+use crate::plugging::Plugging;
 use crate::routes::{Routes, into_io};
 use crate::vcpu::{Keeps, Vcpu};
 use crate::{acpi, cpuid, layout};
@@ -52,6 +54,19 @@ pub enum BuildError {
         /// What was attempted.
         #[source]
         source: ImageMapError,
+    },
+    /// Memory that can be plugged could not be had.
+    #[error(transparent)]
+    Blocks(#[from] BlocksError),
+    /// KVM has too few memory slots.
+    #[error(
+        "the VM needs {needed} memory slots, and KVM has {available} of them here: give it less --hotplug-memory"
+    )]
+    Slots {
+        /// Slots that the VM needs.
+        needed: u32,
+        /// Slots that there are.
+        available: usize,
     },
     /// KVM refused something.
     #[error("KVM refused {0}: {1}")]
@@ -95,6 +110,7 @@ pub struct Machine<'a> {
     plan: Plan,
     memory: Arc<GuestRam>,
     pages: Arc<PageStates>,
+    plugging: Option<Arc<Plugging>>,
     routes: Arc<Routes>,
     vcpus: Vec<VcpuFd>,
 }
@@ -114,7 +130,7 @@ impl<'a> Machine<'a> {
         let ram = Arc::new(allocate(&plan.ram)?);
         // The interrupt controller comes after the memory: the other order waits for every CPU of the host.
         (0..).zip(ram.iter()).try_for_each(|(slot, region)| set_memory_slot(&vm, slot, region))?;
-        let memory = Arc::new(add_device_memory(&vm, &ram, &plan, device_memory)?);
+        let added = add_device_memory(&hypervisor.kvm, &vm, &ram, &plan, device_memory)?;
         vm.set_identity_map_address(layout::KVM_IDENTITY_MAP).map_err(refused("the identity map"))?;
         vm.set_tss_address(layout::KVM_TSS).map_err(refused("the task state segment"))?;
         vm.create_irq_chip().map_err(refused("an interrupt controller"))?;
@@ -122,9 +138,16 @@ impl<'a> Machine<'a> {
             Routes::new(Arc::clone(&vm)).map_err(|error| BuildError::Kvm("interrupt routes", error))?;
         let vcpus = (0..plan.cpus).map(|id| vm.create_vcpu(id.into())).collect::<Result<Vec<_>, _>>();
         let vcpus = vcpus.map_err(refused("a vCPU"))?;
-        let pages = Arc::new(PageStates::new(ram));
+        let pages = Arc::new(match &added.blocks {
+            Some((blocks, _)) => PageStates::with_blocks(ram, Arc::clone(blocks))?,
+            None => PageStates::new(ram),
+        });
+        let plugging = added.blocks.map(|(blocks, first_slot)| {
+            Arc::new(Plugging::new(Arc::clone(&vm), Arc::clone(&pages), blocks, first_slot))
+        });
         let supported = &hypervisor.supported;
-        Ok(Self { supported, vm, plan, memory, pages, routes: Arc::new(routes), vcpus })
+        let (memory, routes) = (Arc::new(added.all), Arc::new(routes));
+        Ok(Self { supported, vm, plan, memory, pages, plugging, routes, vcpus })
     }
 
     /// What was built.
@@ -145,6 +168,11 @@ impl<'a> Machine<'a> {
     /// What has become of the pages of the guest's RAM.
     pub fn pages(&self) -> &Arc<PageStates> {
         &self.pages
+    }
+
+    /// The blocks of memory that can be plugged, if there are any.
+    pub fn plugging(&self) -> Option<&Arc<Plugging>> {
+        self.plugging.as_ref()
     }
 
     /// Interrupt routes and doorbells.
@@ -208,23 +236,48 @@ fn open_kvm() -> Result<Kvm, BuildError> {
     }
 }
 
-/// Maps what the devices bring along, and gives it to KVM. Returns it with `ram` before it: all that devices may address.
+/// What devices bring along.
+struct Added {
+    /// RAM, and what they bring along: all that devices may address.
+    all: GuestRam,
+    /// What can be plugged, and the first of its memory slots.
+    blocks: Option<(Arc<Blocks>, u32)>,
+}
+
+/// Maps what the devices bring along, and gives KVM what the guest has of it from the start.
 fn add_device_memory(
+    kvm: &Kvm,
     vm: &VmFd,
     ram: &GuestRam,
     plan: &Plan,
     device_memory: &[Option<DeviceMemory>],
-) -> Result<GuestRam, BuildError> {
-    let mut all = ram.clone();
+) -> Result<Added, BuildError> {
+    let mut added = Added { all: ram.clone(), blocks: None };
     for (place, memory) in plan.pci.iter().zip(device_memory) {
         let (Some(window), Some(memory)) = (place.memory, memory) else { continue };
-        let DeviceMemory::Image { file, .. } = memory;
-        let mapped = map_image(file, window.region)
-            .map_err(|source| BuildError::Image { device: place.name.clone(), source })?;
-        set_memory_slot(vm, window.memory_slot, &mapped)?;
-        all = all.insert_region(Arc::new(mapped)).map_err(|error| RamError::Layout(error.to_string()))?;
+        let mapped = match memory {
+            DeviceMemory::Image { file, .. } => {
+                let mapped = map_image(file, window.region)
+                    .map_err(|source| BuildError::Image { device: place.name.clone(), source })?;
+                set_memory_slot(vm, window.memory_slot, &mapped)?;
+                Arc::new(mapped)
+            }
+            DeviceMemory::Blocks { block, scratch, backing, .. } => {
+                let needed = window.memory_slot + memory.slots();
+                let available = kvm.get_nr_memslots();
+                if needed as usize > available {
+                    return Err(BuildError::Slots { needed, available });
+                }
+                let blocks = Blocks::new(window.region, *block, Arc::clone(scratch), *backing)?;
+                let mapped = Arc::clone(blocks.region());
+                added.blocks = Some((Arc::new(blocks), window.memory_slot));
+                mapped
+            }
+        };
+        let all = added.all.insert_region(mapped);
+        added.all = all.map_err(|error| RamError::Layout(error.to_string()))?;
     }
-    Ok(all)
+    Ok(added)
 }
 
 /// Gives KVM a region. What devices may not write the guest may not write either: KVM hands such accesses to us, and

@@ -15,6 +15,7 @@ mod cpuid;
 pub mod layout;
 mod pci;
 mod plan;
+mod plugging;
 mod routes;
 mod vcpu;
 
@@ -22,5 +23,6 @@ pub use build::{BuildError, Hypervisor, Machine};
 pub use buses::Buses;
 pub use pci::PciBus;
 pub use plan::{DeviceNeed, DeviceWindow, Needs, PciSlot, Plan, PlanError, plan};
+pub use plugging::Plugging;
 pub use routes::Routes;
 pub use vcpu::{Step, Vcpu, VcpuError};

@@ -24,6 +24,8 @@ pub struct DeviceNeed {
     pub vectors: u16,
     /// Size of the memory that it brings along; a multiple of the page size, not zero.
     pub memory: Option<Bytes>,
+    /// KVM memory slots for that; 0 without memory.
+    pub memory_slots: u32,
 }
 
 /// What the machine has to have.
@@ -59,7 +61,7 @@ pub struct PciSlot {
 pub struct DeviceWindow {
     /// What the guest sees.
     pub region: RamRegion,
-    /// KVM memory slot.
+    /// The first of its KVM memory slots.
     pub memory_slot: u32,
 }
 
@@ -171,7 +173,7 @@ fn plan_device_memory(needs: &Needs, ram: &[RamRegion], pci: &mut [PciSlot]) -> 
         }
         let region = RamRegion { start: GuestAddress(start), size };
         place.memory = Some(DeviceWindow { region, memory_slot });
-        memory_slot += 1;
+        memory_slot += device.memory_slots;
     }
     Ok(())
 }
@@ -193,6 +195,7 @@ mod tests {
             name: format!("d{index}"),
             vectors: *vectors,
             memory: None,
+            memory_slots: 0,
         });
         Needs { memory, cpus, devices: devices.collect(), address_bits: 46 }
     }
@@ -202,6 +205,7 @@ mod tests {
         let mut needs = needs(ram, 1, &vec![1; sizes.len()]);
         for (device, size) in needs.devices.iter_mut().zip(sizes) {
             device.memory = (*size != 0).then_some(Bytes(*size));
+            device.memory_slots = (*size != 0).into();
         }
         needs
     }
@@ -220,6 +224,14 @@ mod tests {
             [None, Some((6 * gib, 2 * mib, 1)), Some((8 * gib, 2 * gib, 2)), Some((12 * gib, 2 * mib, 3))]
         );
         assert_eq!(windows(&with_device_memory(Bytes::gib(5), &[mib])), [Some((8 * gib, mib, 2))]);
+    }
+
+    #[test]
+    fn memory_in_blocks_has_a_slot_for_each() {
+        let mut needs = with_device_memory(Bytes::mib(128), &[1 << 30, 1 << 21, 1 << 21]);
+        needs.devices[0].memory_slots = 512;
+        let slots = plan(&needs).unwrap().pci.into_iter().map(|place| place.memory.unwrap().memory_slot);
+        assert_eq!(slots.collect::<Vec<_>>(), [1, 513, 514]);
     }
 
     #[test]

@@ -9,9 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use napa_units::{Gfn, PAGE_SIZE, Pages};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
 
-use crate::{GuestRam, host_address};
+use crate::{Blocks, GuestRam, RamError, host_address};
 
-/// Guest RAM with a mark for every page that was discarded. What devices may address besides RAM is not among its pages.
+/// The pages of a guest, with a mark for every one that was discarded: its RAM, and of the memory that can be plugged
+/// what is. What else devices may address is not among its pages.
+///
+/// Every page has an index, which stays the same while other memory is plugged and unplugged: first come those of RAM,
+/// then those of all blocks. Pages of an unplugged block are not the guest's and appear nowhere.
 ///
 /// The mark says that napa gave the page's memory back to the host because the guest did not need it (balloon, free
 /// page reporting). The guest may touch such a page again at any time and then finds zeros, so a marked page that is
@@ -19,8 +23,33 @@ use crate::{GuestRam, host_address};
 #[derive(Debug)]
 pub struct PageStates {
     ram: Arc<GuestRam>,
-    /// One bit a page, over all regions in the order of their addresses.
+    /// What can be plugged.
+    blocks: Option<Arc<Blocks>>,
+    /// RAM, and all that can be plugged.
+    all: Arc<GuestRam>,
+    /// One bit for each index.
     discarded: Vec<AtomicU64>,
+}
+
+/// Pages that lie side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// [Index](PageStates::index) of the first one.
+    pub index: u64,
+    /// Where it starts in this process.
+    pub start: u64,
+    /// How many there are.
+    pub count: Pages,
+}
+
+impl Piece {
+    /// The part of it with these indices, if there is one.
+    fn part(self, indices: &Range<u64>) -> Option<Self> {
+        let first = indices.start.max(self.index);
+        let end = indices.end.min(self.index + self.count.0);
+        let start = self.start + first.saturating_sub(self.index) * PAGE_SIZE;
+        (first < end).then(|| Self { index: first, start, count: Pages(end - first) })
+    }
 }
 
 /// Why pages could not be discarded.
@@ -50,22 +79,53 @@ pub enum DiscardError {
 impl PageStates {
     /// The pages of `ram`, none of which was discarded.
     pub fn new(ram: Arc<GuestRam>) -> Self {
-        let pages: u64 = ram.iter().map(pages_of).sum();
-        let discarded = (0..pages.div_ceil(u64::BITS.into())).map(|_| AtomicU64::new(0)).collect();
-        Self { ram, discarded }
+        let discarded = marks(ram.iter().map(pages_of).sum());
+        Self { all: Arc::clone(&ram), ram, blocks: None, discarded }
     }
 
-    /// The RAM.
+    /// The pages of `ram`, and those of `blocks` that are plugged; none was discarded.
+    ///
+    /// # Errors
+    /// They overlap.
+    pub fn with_blocks(ram: Arc<GuestRam>, blocks: Arc<Blocks>) -> Result<Self, RamError> {
+        let all = ram.insert_region(Arc::clone(blocks.region()));
+        let all = Arc::new(all.map_err(|error| RamError::Layout(error.to_string()))?);
+        let discarded = marks(all.iter().map(pages_of).sum());
+        Ok(Self { ram, blocks: Some(blocks), all, discarded })
+    }
+
+    /// The RAM that the guest has from its start.
     pub fn ram(&self) -> &Arc<GuestRam> {
         &self.ram
     }
 
-    /// How many pages there are.
+    /// What can be plugged besides.
+    pub fn blocks(&self) -> Option<&Arc<Blocks>> {
+        self.blocks.as_ref()
+    }
+
+    /// RAM and all that can be plugged, whether it is or not: where pages of the guest can ever be.
+    pub fn all(&self) -> &Arc<GuestRam> {
+        &self.all
+    }
+
+    /// How many pages the guest has now: its RAM and what is plugged.
     pub fn count(&self) -> Pages {
+        let plugged = self.blocks.as_ref().map_or(0, |blocks| blocks.plugged().0 / PAGE_SIZE);
+        Pages(self.ram_count().0 + plugged)
+    }
+
+    /// How many pages of RAM there are.
+    pub fn ram_count(&self) -> Pages {
         Pages(self.ram.iter().map(pages_of).sum())
     }
 
-    /// The place of a page among all pages of RAM, from 0; `None` if the guest has no such page.
+    /// The end of all indices.
+    pub fn end(&self) -> u64 {
+        self.ram_count().0 + self.blocks.as_ref().map_or(0, |blocks| pages_of(blocks.region()))
+    }
+
+    /// The place of a page among all that the guest has or can have, from 0; `None` if it does not have it now.
     pub fn index(&self, page: Gfn) -> Option<u64> {
         let mut before = 0;
         for region in self.ram.iter() {
@@ -75,7 +135,16 @@ impl PageStates {
             }
             before += pages_of(region);
         }
-        None
+        let blocks = self.blocks.as_ref()?;
+        let offset = page.0.checked_sub(blocks.region().start_addr().0 / PAGE_SIZE)?;
+        blocks.is_plugged(offset / blocks.block_pages()).then_some(before + offset)
+    }
+
+    /// Removes all marks of a block: when it is plugged next, it is new.
+    pub fn forget_block(&self, block: u64) {
+        let Some(blocks) = self.blocks.as_ref().filter(|blocks| block < blocks.count()) else { return };
+        let first = self.ram_count().0 + block * blocks.block_pages();
+        self.mark(first, Pages(blocks.block_pages()), false);
     }
 
     /// Gives the memory of `count` pages from `first` on back to the host and marks them. A guest that touches them
@@ -114,17 +183,30 @@ impl PageStates {
         Pages(words.map(|word| u64::from(marks(word))).sum())
     }
 
-    /// The pieces of RAM that hold these pages, in order: where each starts in this process, and how long it is.
+    /// The pieces of memory that hold these pages, in order: where each starts in this process, and how long it is.
     pub fn host_ranges(&self, indices: Range<u64>) -> Vec<(u64, Pages)> {
+        self.pieces(indices).into_iter().map(|piece| (piece.start, piece.count)).collect()
+    }
+
+    /// The pieces of memory that the guest has of these pages, in order.
+    pub fn pieces(&self, indices: Range<u64>) -> Vec<Piece> {
         let mut before = 0;
         let mut pieces = Vec::new();
         for region in self.ram.iter() {
-            let end = before + pages_of(region);
-            let (first, last) = (indices.start.max(before), indices.end.min(end));
-            if first < last {
-                pieces.push((host_address(region) + (first - before) * PAGE_SIZE, Pages(last - first)));
-            }
-            before = end;
+            let piece = Piece { index: before, start: host_address(region), count: Pages(pages_of(region)) };
+            pieces.extend(piece.part(&indices));
+            before += pages_of(region);
+        }
+        if let Some(blocks) = &self.blocks {
+            let piece = |run: Range<u64>| Piece {
+                index: before + run.start * blocks.block_pages(),
+                start: blocks.host_address(run.start),
+                count: Pages((run.end - run.start) * blocks.block_pages()),
+            };
+            let (first, end) = (indices.start.saturating_sub(before), indices.end.saturating_sub(before));
+            let touched = first / blocks.block_pages()..end.div_ceil(blocks.block_pages());
+            pieces
+                .extend(blocks.plugged_runs(touched).into_iter().filter_map(|run| piece(run).part(&indices)));
         }
         pieces
     }
@@ -136,9 +218,17 @@ impl PageStates {
 
     fn find(&self, first: Gfn, count: Pages) -> Option<(&GuestRegionMmap<()>, u64)> {
         let index = self.index(first)?;
-        let region = self.ram.find_region(vm_memory::GuestAddress(first.address()?.0))?;
+        let region = self.all.find_region(vm_memory::GuestAddress(first.address()?.0))?;
         let offset = first.0 - region.start_addr().0 / PAGE_SIZE;
-        (count.0 <= pages_of(region) - offset).then_some((region, index))
+        if count.0 > pages_of(region) - offset {
+            return None;
+        }
+        if index < self.ram_count().0 {
+            return Some((region, index));
+        }
+        let blocks = self.blocks.as_ref()?;
+        let mut touched = offset / blocks.block_pages()..(offset + count.0).div_ceil(blocks.block_pages());
+        touched.all(|block| blocks.is_plugged(block)).then_some((region, index))
     }
 
     fn mark(&self, index: u64, count: Pages, is_discarded: bool) {
@@ -156,6 +246,11 @@ impl PageStates {
             at += bits;
         }
     }
+}
+
+/// No marks for so many pages.
+fn marks(pages: u64) -> Vec<AtomicU64> {
+    (0..pages.div_ceil(u64::BITS.into())).map(|_| AtomicU64::new(0)).collect()
 }
 
 fn pages_of(region: &GuestRegionMmap<()>) -> u64 {

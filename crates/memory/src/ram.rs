@@ -77,7 +77,7 @@ fn map(region: &RamRegion) -> Result<GuestRegionMmap<()>, RamError> {
 /// Maps memory so that a huge page of the host is one of the guest, where the kernel can be talked into it. Linux 6.7
 /// and newer do so by themselves for whole huge pages. Otherwise no block of the guest would be a huge page of the
 /// host, and giving one back would break two.
-fn map_like(start: GuestAddress, size: usize) -> Result<MmapRegion<()>, MmapRegionError> {
+pub(crate) fn map_like(start: GuestAddress, size: usize) -> Result<MmapRegion<()>, MmapRegionError> {
     let mapping = map_anywhere(size)?;
     let address = mapping.as_ptr() as usize;
     let too_high = address.wrapping_sub(start.0 as usize) % HUGE_PAGE_BYTES;

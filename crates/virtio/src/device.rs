@@ -1,9 +1,10 @@
 //! What a device is.
 
 use std::fs::File;
-use std::sync::{Arc, Mutex};
+use std::io;
+use std::sync::{Arc, Mutex, Weak};
 
-use napa_memory::{GuestRam, PageStates};
+use napa_memory::{Backing, GuestRam, PageStates};
 use napa_sys::reactor::Worker;
 use napa_units::{Bytes, GuestAddress};
 
@@ -55,15 +56,56 @@ pub enum DeviceMemory {
         /// Size of the memory, at least that of the file; a multiple of the page size.
         size: Bytes,
     },
+    /// Blocks that the device plugs and unplugs, all unplugged at first; see [`PluggableMemory`].
+    Blocks {
+        /// Size of all of them.
+        size: Bytes,
+        /// Size of each; divides that of all.
+        block: Bytes,
+        /// What unplugged blocks are for devices: a file in memory, as long as a block.
+        scratch: Arc<File>,
+        /// How plugged blocks are backed.
+        backing: Backing,
+    },
 }
 
 impl DeviceMemory {
     /// How much of the guest's address space it takes.
     pub const fn size(&self) -> Bytes {
         match self {
-            Self::Image { size, .. } => *size,
+            Self::Image { size, .. } | Self::Blocks { size, .. } => *size,
         }
     }
+
+    /// How many of KVM's memory slots it takes.
+    pub const fn slots(&self) -> u32 {
+        match self {
+            Self::Image { .. } => 1,
+            Self::Blocks { size, block, .. } => (size.0 / block.0) as u32,
+        }
+    }
+}
+
+/// The blocks of a machine's [`DeviceMemory::Blocks`], by their numbers from 0. An unplugged block is not there for the
+/// guest; one that is plugged begins as zeros.
+pub trait PluggableMemory: Send + Sync {
+    /// Whether a block is plugged; there is none past the end.
+    fn is_plugged(&self, block: u64) -> bool;
+
+    /// How much is plugged.
+    fn plugged(&self) -> Bytes;
+
+    /// Plugs a block. Does nothing to one that is.
+    ///
+    /// # Errors
+    /// The host refused; the block is as it was.
+    fn plug(&self, block: u64) -> io::Result<()>;
+
+    /// Unplugs a block and gives its memory back to the host. Does nothing to one that is not plugged.
+    ///
+    /// # Errors
+    /// The host refused; the block is as it was.
+    fn unplug(&self, block: u64) -> io::Result<()>;
 }
 
 /// What a driver that is ready gives its device.
@@ -87,7 +129,8 @@ pub trait Device: Send {
     /// Name in messages and statistics, such as `disk0`.
     fn name(&self) -> &str;
 
-    /// Device id (VIRTIO 1.3 §5): 1 network, 2 block, 3 console, 4 entropy, 19 socket, 27 persistent memory.
+    /// Device id (VIRTIO 1.3 §5): 1 network, 2 block, 3 console, 4 entropy, 5 balloon, 19 socket, 24 pluggable
+    /// memory, 27 persistent memory.
     fn id(&self) -> u16;
 
     /// Largest size of each queue; powers of two, at most 32768.
@@ -104,6 +147,12 @@ pub trait Device: Send {
     /// The device's [`memory`](Self::memory) is seen by the guest from `start` on. Told once, before anything else.
     fn place_memory(&mut self, start: GuestAddress) {
         let _ = start;
+    }
+
+    /// The blocks of a machine that is about to run, for a device whose [`memory`](Self::memory) is
+    /// [`DeviceMemory::Blocks`]. They go with the machine.
+    fn adopt_blocks(&mut self, blocks: Weak<dyn PluggableMemory>) {
+        let _ = blocks;
     }
 
     /// Reads the configuration space. Bytes past its end are zero.

@@ -25,7 +25,7 @@ mod threads;
 pub use buffers::{Buffers, BuffersError, IoVec, StatusByte};
 pub use bus::BusDevice;
 pub use device::{
-    Activation, Device, DeviceError, DeviceMemory, Feature, Placed, Placement, SharedDevice,
+    Activation, Device, DeviceError, DeviceMemory, Feature, Placed, Placement, PluggableMemory, SharedDevice,
     read_config_bytes,
 };
 pub use health::{DeviceMonitor, Health};

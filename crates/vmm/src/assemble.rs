@@ -1,15 +1,15 @@
 //! From what was opened to a machine that runs: RAM, buses, kernel, vCPU threads. Done again at each reboot.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, Weak};
 
 use napa_api::Exit;
 use napa_devices::ports::{self, PortContext};
 use napa_devices::{ExitSink, StopRequest};
 use napa_machine::boot::{KernelImage, Source};
-use napa_machine::{Buses, Machine, PciBus, layout};
+use napa_machine::{Buses, Machine, PciBus, Plugging, layout};
 use napa_memory::{PageStates, Watch, prefer_huge_pages};
 use napa_virtio::pci::{PciFunction, Transport, TransportParts};
-use napa_virtio::{BusDevice, DeviceMonitor, Platform, Threads};
+use napa_virtio::{BusDevice, DeviceMemory, DeviceMonitor, Platform, PluggableMemory, Threads};
 
 use crate::error::RunError;
 use crate::events::{Event, Events};
@@ -26,6 +26,8 @@ pub struct Assembly {
     pub stop_request: StopRequest,
     /// What is asked about its memory is asked of this.
     pub subject: Arc<Subject>,
+    /// Ends with the machine: devices that outlive it have no hold of its memory.
+    _plugging: Option<Arc<Plugging>>,
     /// One per device, in the order of their slots.
     pub monitors: Vec<DeviceMonitor>,
 }
@@ -49,6 +51,7 @@ pub fn assemble(opened: &Opened, events: &Events, threads: &Threads) -> Result<A
         .map_err(|error| RunError::host("cannot wire the power button", error))?;
     let subject = Arc::new(subject(opened, machine.pages()));
     opened.sharing.0.adopt(&subject.pages);
+    let plugging = machine.plugging().cloned();
     let vcpus = load(opened, machine, &buses)?;
     let last_out = {
         let events = events.clone();
@@ -60,7 +63,7 @@ pub fn assemble(opened: &Opened, events: &Events, threads: &Threads) -> Result<A
     };
     let vcpus = Vcpus::start(vcpus, events, Box::new(last_out))
         .map_err(|error| RunError::host("cannot start a vCPU's thread", error))?;
-    Ok(Assembly { vcpus, power, stop_request, subject, monitors })
+    Ok(Assembly { vcpus, power, stop_request, subject, _plugging: plugging, monitors })
 }
 
 fn subject(opened: &Opened, pages: &Arc<PageStates>) -> Subject {
@@ -70,6 +73,7 @@ fn subject(opened: &Opened, pages: &Arc<PageStates>) -> Subject {
         watch: Watch::new(Arc::clone(pages)),
         sensors: Arc::clone(&opened.sensors),
         balloon: opened.balloon.clone(),
+        hotplug: opened.hotplug.clone(),
         reclaimer: Reclaimer::new(Arc::clone(pages.ram()), Arc::clone(&opened.sensors), &opened.means),
         group: opened.means.group.clone(),
         sharing: Arc::clone(&opened.sharing.0),
@@ -91,6 +95,10 @@ fn populate(
     let mut functions: Vec<(u8, Arc<dyn PciFunction>)> = Vec::new();
     let mut monitors = Vec::new();
     for (plugged, place) in opened.devices.iter().zip(&opened.plan.pci) {
+        if let (Some(DeviceMemory::Blocks { .. }), Some(plugging)) = (&plugged.memory, machine.plugging()) {
+            let blocks: Weak<dyn PluggableMemory> = Arc::downgrade(plugging) as _;
+            plugged.device.lock().unwrap_or_else(PoisonError::into_inner).adopt_blocks(blocks);
+        }
         let parts = TransportParts {
             memory: Arc::clone(machine.memory()),
             pages: Arc::clone(machine.pages()),

@@ -43,6 +43,8 @@ impl From<BuildError> for RunError {
             BuildError::Open { .. }
             | BuildError::Version(_)
             | BuildError::Ram(_)
+            | BuildError::Blocks(_)
+            | BuildError::Slots { .. }
             | BuildError::Image { .. } => Self::BadInput(error.to_string()),
             BuildError::Boot(BootError::Write(..)) => Self::Host(error.to_string()),
             BuildError::Boot(_) => Self::BadInput(error.to_string()),

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use napa_api::VmConfig;
 use napa_api::config::BalloonConfig;
 use napa_devices::balloon::Balloon;
+use napa_devices::mem::Hotplug;
 use napa_devices::{ConsoleBackend, ConsoleCommand, Context, catalog};
 use napa_machine::boot::{BootError, ImageFile};
 use napa_machine::{BuildError, DeviceNeed, Hypervisor, Needs, Plan, plan};
@@ -30,6 +31,7 @@ pub struct Opened {
     pub runs_ring_0: bool,
     pub console: Arc<ConsoleBackend>,
     pub balloon: Option<Arc<Balloon>>,
+    pub hotplug: Option<Arc<Hotplug>>,
     pub devices: Vec<Plugged>,
     /// What the guest's memory is looked at by.
     pub sensors: Arc<Sensors>,
@@ -73,6 +75,7 @@ impl Opened {
         let means = Means { group, is_kernel_reclaim_sound: has_hardware };
         let (console, worker) = ConsoleBackend::open(&config.console, on_command)?;
         let balloon = balloon(config)?;
+        let hotplug = config.hotplug_memory.map(|size| Arc::new(Hotplug::new(size)));
         let mut needs = Needs {
             memory: config.memory,
             cpus: config.cpus,
@@ -80,11 +83,14 @@ impl Opened {
             address_bits: hypervisor.address_bits(),
         };
         let mut opened_devices = Vec::new();
-        let context = Context { config, console: &console, balloon: balloon.as_ref() };
+        let context =
+            Context { config, console: &console, balloon: balloon.as_ref(), hotplug: hotplug.as_ref() };
         for device in catalog::open_all(&context)? {
             let vectors = Transport::vectors(device.queue_sizes().len());
             let (name, memory) = (device.name().to_owned(), device.memory());
-            needs.devices.push(DeviceNeed { name, vectors, memory: memory.as_ref().map(DeviceMemory::size) });
+            let memory_slots = memory.as_ref().map_or(0, DeviceMemory::slots);
+            let size = memory.as_ref().map(DeviceMemory::size);
+            needs.devices.push(DeviceNeed { name, vectors, memory: size, memory_slots });
             opened_devices.push((device, memory));
         }
         let plan = plan(&needs)?;
@@ -105,6 +111,7 @@ impl Opened {
             runs_ring_0,
             console,
             balloon,
+            hotplug,
             devices,
             sensors,
             means,
@@ -129,12 +136,17 @@ fn refuse_impossible_memory(config: &VmConfig) -> Result<(), RunError> {
     let host = rustix::system::sysinfo();
     let unit = u64::from(host.mem_unit);
     let (memory, swap) = (Bytes(host.totalram * unit), Bytes(host.totalswap * unit));
-    if config.memory.0 <= memory.0.saturating_add(swap.0) {
+    let hotplug = config.hotplug_memory.unwrap_or_default();
+    if config.memory.0.saturating_add(hotplug.0) <= memory.0.saturating_add(swap.0) {
         return Ok(());
     }
+    let and_hotplug = match hotplug {
+        Bytes(0) => "is".to_owned(),
+        hotplug => format!("and --hotplug-memory {hotplug} are"),
+    };
     let mib = |size: Bytes| size.0 >> 20;
     Err(RunError::BadInput(format!(
-        "--memory {} is more than this host has: {} MiB of memory and {} MiB of swap; give the VM less, or the host \
+        "--memory {} {and_hotplug} more than this host has: {} MiB of memory and {} MiB of swap; give the VM less, or the host \
          more swap",
         config.memory,
         mib(memory),

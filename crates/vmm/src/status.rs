@@ -44,6 +44,7 @@ const fn kind(id: u16) -> &'static str {
         4 => "virtio-rng",
         5 => "virtio-balloon",
         19 => "virtio-vsock",
+        24 => "virtio-mem",
         27 => "virtio-pmem",
         _ => "virtio",
     }

@@ -7,7 +7,9 @@ use napa_units::{Bytes, PAGE_SIZE};
 
 use crate::mechanism::{Feature, Rule, broken_rule};
 
-use super::{ConsoleConfig, DiskConfig, MacAddress, NetConfig, PmemConfig, ShareConfig, VmConfig};
+use super::{
+    ConsoleConfig, DiskConfig, MacAddress, NetConfig, PmemConfig, ShareConfig, VmConfig, hotplug_block,
+};
 
 /// The most vCPUs of a VM.
 pub const CPUS_MAX: u32 = 64;
@@ -61,6 +63,25 @@ pub enum ConfigError {
     /// More memory than a guest can address.
     #[error("--memory {0} is more than a guest can address: at most {MEMORY_MAX}")]
     MemoryTooLarge(Bytes),
+    /// Nothing can be plugged.
+    #[error("--hotplug-memory 0 is none: give it a size, such as 1G, or leave it out")]
+    NoHotplugMemory,
+    /// What can be plugged is not whole blocks.
+    #[error(
+        "--hotplug-memory {0} is not a whole number of blocks, which are {block} at this size: the next one is {next}",
+        block = hotplug_block(*.0), next = next_block(*.0)
+    )]
+    HotplugNotBlocks(Bytes),
+    /// More memory with what can be plugged than a guest can address.
+    #[error(
+        "--memory {memory} and --hotplug-memory {hotplug} are more than a guest can address: at most {MEMORY_MAX}"
+    )]
+    HotplugTooLarge {
+        /// Guest memory.
+        memory: Bytes,
+        /// What can be plugged.
+        hotplug: Bytes,
+    },
     /// Two things that do not go together.
     #[error("{0}")]
     Contradiction(&'static Rule),
@@ -181,7 +202,7 @@ impl VmConfig {
             Bytes(0) => Err(ConfigError::NoMemory),
             memory if memory > MEMORY_MAX => Err(ConfigError::MemoryTooLarge(memory)),
             memory if memory.0 % PAGE_SIZE != 0 => Err(ConfigError::MemoryNotPages(memory)),
-            _ => Ok(()),
+            memory => self.hotplug_memory.map_or(Ok(()), |hotplug| check_hotplug(memory, hotplug)),
         }
     }
 
@@ -260,6 +281,19 @@ pub fn check_name(name: &str) -> Result<(), ConfigError> {
         return Ok(());
     }
     Err(ConfigError::Name(name.to_owned()))
+}
+
+fn check_hotplug(memory: Bytes, hotplug: Bytes) -> Result<(), ConfigError> {
+    match hotplug {
+        Bytes(0) => Err(ConfigError::NoHotplugMemory),
+        _ if memory.0.saturating_add(hotplug.0) > MEMORY_MAX.0 => {
+            Err(ConfigError::HotplugTooLarge { memory, hotplug })
+        }
+        _ if !hotplug.0.is_multiple_of(hotplug_block(hotplug).0) => {
+            Err(ConfigError::HotplugNotBlocks(hotplug))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_disk(disk: &DiskConfig) -> Result<(), ConfigError> {
@@ -352,6 +386,10 @@ fn within<T: PartialOrd + Copy>(
 /// The path without the `.` in it, so that `disk.img` and `./disk.img` are seen to be the same.
 fn plain(path: &Path) -> PathBuf {
     path.components().filter(|component| *component != Component::CurDir).collect()
+}
+
+fn next_block(size: Bytes) -> Bytes {
+    Bytes(size.0.next_multiple_of(hotplug_block(size).0))
 }
 
 fn next_page(memory: Bytes) -> Bytes {

@@ -7,6 +7,7 @@ mod cgroup;
 mod check;
 mod cmdline;
 mod file;
+mod hotplug;
 mod mac;
 mod parse;
 mod share;
@@ -26,6 +27,7 @@ pub use check::{
     CPUS_MAX, ConfigError, MEMORY_MAX, NAME_BYTES_MAX, QUEUES_MAX, STOP_TIMEOUT_S_MAX, check_name,
 };
 pub use file::{TomlReadError, TomlWriteError};
+pub use hotplug::hotplug_block;
 pub use mac::{MacAddress, MacError};
 pub use share::{ShareConfig, ShareError};
 pub use words::{WordError, nearest};
@@ -38,6 +40,8 @@ pub struct VmConfig {
     pub name: Option<String>,
     /// Guest memory; a multiple of 4 KiB.
     pub memory: Bytes,
+    /// Memory that can be plugged while the VM runs; a multiple of its [block](hotplug_block). `None`: none.
+    pub hotplug_memory: Option<Bytes>,
     /// Whether guest memory is backed with transparent huge pages where the kernel can.
     pub huge_pages: bool,
     /// Control group of version 2 to run in, alone. `None`: that of whoever starts the VM.
@@ -109,6 +113,7 @@ impl Default for VmConfig {
         Self {
             name: None,
             memory: Bytes::mib(128),
+            hotplug_memory: None,
             huge_pages: true,
             cgroup: None,
             memory_low: None,

@@ -28,7 +28,7 @@ pub fn config() -> impl Strategy<Value = VmConfig> {
         pmems,
     );
     let control = (any::<bool>(), any::<u32>(), option::of(path()), any::<bool>());
-    let group = (option::of(cgroup()), option::of(size()), option::of(size()));
+    let group = (option::of(cgroup()), option::of(size()), option::of(size()), option::of(size()));
     let share = option::of(share());
     (shape, boot, devices, control, group, share).prop_map(|(shape, boot, devices, control, group, share)| {
         VmConfig {
@@ -54,6 +54,7 @@ pub fn config() -> impl Strategy<Value = VmConfig> {
             cgroup: group.0,
             memory_low: group.1,
             swap_max: group.2,
+            hotplug_memory: group.3,
         }
     })
 }

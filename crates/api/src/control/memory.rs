@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::GroupReport;
 use super::message::Params;
 use super::sharing::{ShareOrder, ShareReport};
-use super::{BalloonReport, RpcError, WorkingSet};
+use super::{BalloonReport, PlugReport, RpcError, WorkingSet};
 
 /// What is asked about a VM's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,11 @@ pub enum MemoryCommand {
     BalloonStatistics,
     /// Ask the guest which of its pages are free.
     BalloonHint,
+    /// Say how the memory is that can be plugged.
+    Plug {
+        /// First ask the guest to have so much plugged, in whole blocks. `None`: leave the target as it is.
+        size: Option<Bytes>,
+    },
     /// Put memory into the host's swap.
     Reclaim {
         /// How much; at least one page.
@@ -46,6 +51,7 @@ impl MemoryCommand {
         "balloon",
         "balloon-statistics",
         "balloon-hint",
+        "plug",
         "reclaim",
         "share",
         "sample",
@@ -61,6 +67,7 @@ impl MemoryCommand {
             Self::Balloon { .. } => "balloon",
             Self::BalloonStatistics => "balloon-statistics",
             Self::BalloonHint => "balloon-hint",
+            Self::Plug { .. } => "plug",
             Self::Reclaim { .. } => "reclaim",
             Self::Share(_) => "share",
             Self::Sample => "sample",
@@ -77,6 +84,7 @@ impl MemoryCommand {
             "balloon" => balloon_target(params).map(|target| Self::Balloon { target }),
             "balloon-statistics" => params.none().map(|()| Self::BalloonStatistics),
             "balloon-hint" => params.none().map(|()| Self::BalloonHint),
+            "plug" => plug_size(params).map(|size| Self::Plug { size }),
             "reclaim" => size(params).map(|size| Self::Reclaim { size }),
             "share" => ShareOrder::decode(params).map(Self::Share),
             "sample" => params.none().map(|()| Self::Sample),
@@ -91,6 +99,7 @@ impl MemoryCommand {
     pub(super) fn params(self) -> Option<Value> {
         match self {
             Self::Balloon { target } => target.map(|target| json!({ "target": target })),
+            Self::Plug { size } => size.map(|size| json!({ "size": size })),
             Self::Reclaim { size } => Some(json!({ "size": size })),
             Self::Share(order) => Some(json!({ "on": order.is_on() })),
             Self::Report
@@ -119,6 +128,17 @@ fn balloon_target(params: &Params<'_>) -> Result<Option<Bytes>, RpcError> {
     }
 }
 
+fn plug_size(params: &Params<'_>) -> Result<Option<Bytes>, RpcError> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Plug {
+        #[serde(default)]
+        size: Option<Bytes>,
+    }
+    let what = "takes one named parameter, \"size\": bytes, or a text such as \"512M\"";
+    params.read(what).map(|Plug { size }| size)
+}
+
 /// The one parameter of a method that takes a size.
 fn size(params: &Params<'_>) -> Result<Bytes, RpcError> {
     #[derive(Deserialize)]
@@ -139,7 +159,7 @@ fn size(params: &Params<'_>) -> Result<Bytes, RpcError> {
 pub struct MemoryReport {
     /// Name of the VM.
     pub name: String,
-    /// Guest memory.
+    /// Guest memory, with what is plugged.
     pub size: Bytes,
     /// How much of it is where; the parts sum to the size.
     pub ledger: Ledger,
@@ -157,6 +177,9 @@ pub struct MemoryReport {
     pub working_set: Option<WorkingSet>,
     /// The balloon. `None`: the VM has none.
     pub balloon: Option<BalloonReport>,
+    /// Memory that can be plugged. `None`: none can.
+    #[serde(default)]
+    pub hotplug: Option<PlugReport>,
     /// Merged pages.
     pub sharing: ShareReport,
     /// The VM's own control group. `None`: it has none with the memory controller.

@@ -12,6 +12,7 @@
 //! | `balloon` | `target`, optional, in bytes | asks the guest to give up so much; says how the balloon is ([`BalloonReport`]) |
 //! | `balloon-statistics` | | asks the guest how its memory is; answers like `balloon` |
 //! | `balloon-hint` | | asks the guest which of its pages are free ([`HintReport`]) |
+//! | `plug` | `size`, optional, in bytes | asks the guest to plug or unplug memory until it has so much besides its own ([`PlugReport`]) |
 //! | `reclaim` | `size` | puts that much memory into the host's swap, for two seconds at most ([`ReclaimReport`]) |
 //! | `share` | `on`, true or false | merges equal pages, or takes them apart, for about a second ([`ShareReport`]) |
 //! | `sample` | | takes a hundred pages away, into swap ([`SampleReport`]) |
@@ -27,6 +28,7 @@ mod group;
 mod line;
 mod memory;
 mod message;
+mod plug;
 mod reclaim;
 mod sharing;
 mod socket;
@@ -40,6 +42,7 @@ pub use group::GroupReport;
 pub use line::{LINE_BYTES_MAX, LineTooLong, Lines};
 pub use memory::{Certainty, MemoryCommand, MemoryReport};
 pub use message::{Command, Id, Reply, Request, Response, RpcError, code, reply};
+pub use plug::PlugReport;
 pub use reclaim::{MeansReport, ReclaimEnd, ReclaimMechanism, ReclaimReport};
 pub use sharing::{ShareOrder, ShareReport, Stranger};
 pub use socket::{SOCKET_SUFFIX, socket_folder, socket_path};

@@ -51,6 +51,11 @@ fn a_request_is_read() {
             r#"{"jsonrpc":"2.0","id":1,"method":"balloon","params":{"target":8192}}"#,
             Command::Memory(MemoryCommand::Balloon { target: Some(Bytes(8192)) }),
         ),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"plug"}"#, Command::Memory(MemoryCommand::Plug { size: None })),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"plug","params":{"size":"4M"}}"#,
+            Command::Memory(MemoryCommand::Plug { size: Some(Bytes::mib(4)) }),
+        ),
     ] {
         assert_eq!(Request::decode(line.as_bytes()), Ok(Request { id: id.clone(), command }), "{line}");
     }
@@ -84,6 +89,12 @@ fn what_is_no_request_is_refused_with_the_standard_code() {
             one(),
             code::INVALID_PARAMS,
             "whole pages of 4096",
+        ),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"plug","params":{"size":"much"}}"#,
+            one(),
+            code::INVALID_PARAMS,
+            "plug takes one named parameter",
         ),
         (
             r#"{"jsonrpc":"2.0","id":1,"method":"stop","params":[5]}"#,

@@ -26,6 +26,8 @@ pub enum Mechanism {
     FreePageReporting,
     /// The guest gives memory up when it is asked.
     Balloon,
+    /// The guest unplugs memory when it is asked.
+    MemoryHotplug,
     /// The kernel takes memory of the VM's control group.
     CgroupReclaim,
     /// The VM's process gives pages to swap.
@@ -75,6 +77,8 @@ pub enum SwapMedium {
 pub struct GuestFacts {
     /// Its driver has taken the balloon.
     pub drives_balloon: bool,
+    /// Its driver has taken the memory that can be plugged.
+    pub drives_hotplug: bool,
 }
 
 /// All mechanisms of a VM.
@@ -121,6 +125,7 @@ impl fmt::Display for Mechanism {
             Self::Pmem => "image in memory",
             Self::FreePageReporting => "free page reporting",
             Self::Balloon => "balloon",
+            Self::MemoryHotplug => "memory hotplug",
             Self::CgroupReclaim => "reclaim by the kernel",
             Self::PageOut => "reclaim by the VM",
             Self::CompressedSwap => "compressed swap",
@@ -150,6 +155,7 @@ pub fn explain(config: &VmConfig, host: &HostFacts, means: &MeansReport, guest: 
         (Mechanism::Pmem, pmem(config)),
         (Mechanism::FreePageReporting, reporting(config, guest)),
         (Mechanism::Balloon, balloon(config, guest)),
+        (Mechanism::MemoryHotplug, hotplug(config, guest)),
         (Mechanism::CgroupReclaim, cgroup_reclaim(config, host, means)),
         (Mechanism::PageOut, page_out(config, host, means)),
         (Mechanism::CompressedSwap, compressed_swap(host)),
@@ -241,6 +247,17 @@ fn balloon(config: &VmConfig, guest: GuestFacts) -> Verdict {
     }
 }
 
+fn hotplug(config: &VmConfig, guest: GuestFacts) -> Verdict {
+    match (config.hotplug_memory, guest.drives_hotplug) {
+        (None, _) => off("no --hotplug-memory", "start it with --hotplug-memory SIZE"),
+        (Some(size), true) => available(format!("'napa plug VM SIZE' plugs up to {size}")),
+        (Some(_), false) => missing(
+            "no driver of the guest has taken the memory that can be plugged",
+            "load the guest's driver virtio_mem",
+        ),
+    }
+}
+
 fn cgroup_reclaim(config: &VmConfig, host: &HostFacts, means: &MeansReport) -> Verdict {
     match (means.reclaim, &config.cgroup) {
         (ReclaimMechanism::ControlGroup, _) if host.swaps.is_empty() => missing(NO_SWAP, MAKE_SWAP),
@@ -327,7 +344,7 @@ mod tests {
         finding
     }
 
-    const DRIVEN: GuestFacts = GuestFacts { drives_balloon: true };
+    const DRIVEN: GuestFacts = GuestFacts { drives_balloon: true, drives_hotplug: true };
 
     fn rich_host() -> HostFacts {
         HostFacts {
@@ -340,6 +357,7 @@ mod tests {
     fn rich_config() -> VmConfig {
         VmConfig {
             share: Some(ShareConfig::Domain("web".into())),
+            hotplug_memory: Some(Bytes::gib(1)),
             pmems: vec![crate::config::PmemConfig { path: "root.img".into() }],
             ..VmConfig::default()
         }
@@ -396,6 +414,7 @@ mod tests {
         check(balloon(BalloonConfig::Off), Mechanism::Balloon, "--balloon off");
         check(balloon(BalloonConfig::NoReporting), Mechanism::FreePageReporting, "--balloon no-reporting");
         let no_swap = VmConfig { swap_max: Some(Bytes(0)), ..rich_config() };
+        check(VmConfig::default(), Mechanism::MemoryHotplug, "no --hotplug-memory");
         check(no_swap.clone(), Mechanism::PageOut, "--swap-max 0");
         check(no_swap, Mechanism::WorkingSetSampling, "--swap-max 0");
     }

@@ -1,6 +1,6 @@
 //! A VM's memory for people.
 
-use napa_api::control::{BalloonReport, Certainty, DeviceState, GroupReport, MemoryReport};
+use napa_api::control::{BalloonReport, Certainty, DeviceState, GroupReport, MemoryReport, PlugReport};
 use napa_units::{Bytes, PageState};
 
 use super::picture;
@@ -49,6 +49,9 @@ fn facts(report: &MemoryReport) -> String {
     if let Some(balloon) = &report.balloon {
         table.row(["balloon", &given_up(balloon)]);
     }
+    if let Some(hotplug) = &report.hotplug {
+        table.row(["hotplug", &plugged(hotplug)]);
+    }
     if report.compressed == Certainty::Estimated {
         table
             .row(["compressed", "estimated from the host's zswap: the kernel does not count it for this VM"]);
@@ -72,6 +75,11 @@ fn given_up(balloon: &BalloonReport) -> String {
             format!("{target} asked for; its driver broke the rules and must reset it")
         }
     }
+}
+
+fn plugged(hotplug: &PlugReport) -> String {
+    let [plugged, requested, size] = [hotplug.plugged, hotplug.requested, hotplug.size].map(figures::size);
+    format!("{plugged} plugged of {requested} asked for, and at most {size}")
 }
 
 fn came_back(report: &MemoryReport) -> String {
@@ -129,6 +137,7 @@ mod tests {
             major_faults: Some(5),
             working_set: None,
             balloon: None,
+            hotplug: None,
             sharing: ShareReport {
                 scope: ShareConfig::Vm,
                 is_on: false,

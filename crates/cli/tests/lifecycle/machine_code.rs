@@ -129,6 +129,19 @@ pub fn image_reader() -> Vec<u8> {
     long_mode(&[&start[..], &line, &write, &line, &spin].concat())
 }
 
+/// Reads from the unplugged memory of the device in slot 2, whose place its configuration tells; writes there, reads again,
+/// says `R` if all it saw were ones, and does it for ever.
+pub fn void_reader() -> Vec<u8> {
+    let start = [0x48, 0xa1, 0x10, 0xa0, 0x00, 0xc0, 0x00, 0x00, 0x00, 0x00, 0x48, 0x89, 0xc3]; // mov rax, [0xc000a010]; mov rbx, rax
+    let compare = [0x48, 0x83, 0xf8, 0xff, 0x75, 0xfe]; // cmp rax, -1; here: jne here
+    let read = [0x48, 0x8b, 0x03]; // mov rax, [rbx]
+    let write = [0x48, 0xc7, 0x03, 0x07, 0x00, 0x00, 0x00]; // mov qword [rbx], 7
+    let last = [0x48, 0x8b, 0x83, 0xf8, 0xff, 0xff, 0x03]; // mov rax, [rbx + 64 MiB - 8]
+    let body = [&read[..], &compare, &write, &read, &compare, &last, &compare, &SAY_R].concat();
+    let length = body.len() as u8 + 2;
+    long_mode(&[&start[..], &body, &[0xeb, length.wrapping_neg()]].concat()) // jmp to the first read
+}
+
 /// An ELF image that says where it is entered by PVH, and that it may run at privilege level 3.
 pub fn image(code: &[u8]) -> Vec<u8> {
     const HEADERS_END: u64 = 64 + 2 * 56;

@@ -5,6 +5,7 @@
 mod client;
 mod control;
 mod exits;
+mod hotplug;
 mod leftovers;
 mod machine_code;
 mod pause;

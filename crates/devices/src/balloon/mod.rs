@@ -90,8 +90,8 @@ impl Device for BalloonDevice {
             features: activation.features,
             config_interrupt: activation.config_interrupt,
             health: activation.health,
-            // Devices may bring more memory; only RAM can be given up.
-            memory: Arc::clone(activation.pages.ram()),
+            // Devices may bring more memory; only the guest's own can be given up.
+            memory: Arc::clone(activation.pages.all()),
         };
         self.balloon.bind(driver);
         let worker =

@@ -69,7 +69,7 @@ enum Turn {
 
 impl BalloonWorker {
     pub fn new(balloon: Arc<Balloon>, pages: Arc<PageStates>, queues: Queues, features: u64) -> Self {
-        let ram = Arc::clone(pages.ram());
+        let ram = Arc::clone(pages.all());
         Self {
             balloon,
             pages,

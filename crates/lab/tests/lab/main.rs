@@ -5,6 +5,7 @@ mod balloon;
 mod disk;
 mod guest;
 mod hosts;
+mod hotplug;
 mod kernels;
 mod network;
 mod pmem;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(threads.min(HOSTS_AT_ONCE_MAX));
     let tests = [
         hosts::TESTS,
+        hotplug::TESTS,
         kernels::TESTS,
         disk::TESTS,
         network::TESTS,

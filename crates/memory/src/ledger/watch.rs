@@ -1,6 +1,7 @@
 //! One guest's memory over time: what is seen now, and what has come back since the last look.
 
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use napa_sys::own_memory::Run;
@@ -11,7 +12,7 @@ use super::census::{Census, Counters};
 use super::sampling;
 use super::sensors::Sensors;
 use super::swap_kinds::{Certainty, SwapKinds};
-use crate::PageStates;
+use crate::{PageStates, Piece};
 
 /// Looks at a guest's memory.
 #[derive(Debug)]
@@ -59,43 +60,61 @@ impl Watch {
     /// # Errors
     /// The kernel does not show them.
     pub fn look(&self, sensors: &Sensors, seed: u64) -> io::Result<Look> {
-        let size = self.pages.count();
+        // What is plugged or unplugged from now on is looked at the next time.
+        let pieces = self.pages.pieces(0..self.pages.end());
+        let size = Pages(pieces.iter().map(|piece| piece.count.0).sum());
+        let end = Pages(self.pages.end());
         let areas = sensors.swap_areas();
         let kinds = SwapKinds::of(&areas);
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         let mut census = Census::default();
         for range in sampling::ranges(size, seed) {
-            let mut index = range.start;
-            for (start, pages) in self.pages.host_ranges(range) {
+            for piece in cut(&pieces, &range) {
+                let mut index = piece.index;
                 let mut each = |run: Run| {
                     let indices = index..index + run.pages;
                     index = indices.end;
-                    past.see(indices.clone(), run.seen, size);
+                    past.see(indices.clone(), run.seen, end);
                     census.count(run, self.pages.discarded_in(indices));
                 };
-                sensors.pagemap.look(start, pages.0, kinds.areas(), &mut each)?;
+                sensors.pagemap.look(piece.start, piece.count.0, kinds.areas(), &mut each)?;
             }
         }
         let kinds = kinds.unless_contradicted(census.swapped().map(|(area, _)| area));
         let mut ledger = census.ledger(&kinds).scaled_to(size);
         let is_whole = census.pages() == size;
-        let sums = if is_whole { sensors.mappings(&self.addresses()) } else { None };
+        let sums = if is_whole { sensors.mappings(&addresses(&pieces)) } else { None };
         census.refine(&mut ledger, &Counters::of(sums, sensors.merged()));
         let compressed = sensors.zswap(&areas).refine(&mut ledger);
         assert_eq!(ledger.size(), size, "pages move between states, and none is made or lost");
         let huge = sums.map(|sums| sums.huge);
         Ok(Look { ledger, looked_at: census.pages(), huge, compressed, refaults: past.refaults })
     }
+}
 
-    fn addresses(&self) -> Vec<std::ops::Range<u64>> {
-        let pieces = self.pages.host_ranges(0..self.pages.count().0);
-        pieces.into_iter().map(|(start, pages)| start..start + pages.0 * PAGE_SIZE).collect()
+fn addresses(pieces: &[Piece]) -> Vec<Range<u64>> {
+    pieces.iter().map(|piece| piece.start..piece.start + piece.count.0 * PAGE_SIZE).collect()
+}
+
+/// The parts of `pieces` that hold the pages of these ranks among all pages of theirs.
+fn cut(pieces: &[Piece], ranks: &Range<u64>) -> Vec<Piece> {
+    let mut before = 0;
+    let mut parts = Vec::new();
+    for piece in pieces {
+        let first = ranks.start.max(before) - before;
+        let end = ranks.end.saturating_sub(before).min(piece.count.0);
+        if first < end {
+            let (index, start) = (piece.index + first, piece.start + first * PAGE_SIZE);
+            parts.push(Piece { index, start, count: Pages(end - first) });
+        }
+        before += piece.count.0;
     }
+    parts
 }
 
 impl Past {
-    /// Pages of a guest of this size are like this now.
-    fn see(&mut self, indices: std::ops::Range<u64>, seen: Seen, size: Pages) {
+    /// Pages of a guest that has so many at most are like this now.
+    fn see(&mut self, indices: Range<u64>, seen: Seen, size: Pages) {
         if matches!(seen, Seen::Swapped(_)) && self.swapped.is_empty() {
             self.swapped = vec![0; size.0.div_ceil(64) as usize];
         }
@@ -125,10 +144,11 @@ mod tests {
     use napa_sys::cgroup::GroupFiles;
     use napa_sys::host::Root;
     use napa_units::{Gfn, GuestAddress, PageState};
+    use proptest::prelude::*;
     use vm_memory::Bytes as _;
 
     use super::*;
-    use crate::{RamRegion, allocate};
+    use crate::{Backing, Blocks, DiscardError, RamRegion, allocate};
 
     #[test]
     fn touched_untouched_and_discarded_pages_are_told_apart() {
@@ -157,6 +177,80 @@ mod tests {
         // A discarded page that is used again is like any other.
         pages.ram().write_obj(7_u64, last).unwrap();
         assert_eq!(counts(), [91, 21, 912]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn what_is_plugged_is_the_guests_and_nothing_else(
+            steps in proptest::collection::vec((0..8_u64, 0..16_u64, 0..4_u8), 0..40)
+        ) {
+            const BLOCK: u64 = 16;
+            let first = (6 << 30) / PAGE_SIZE;
+            let ram = RamRegion { start: GuestAddress(0), size: Bytes::mib(1) };
+            let size = Bytes(8 * BLOCK * PAGE_SIZE);
+            let region = RamRegion { start: GuestAddress(first * PAGE_SIZE), size };
+            let scratch = tempfile::tempfile().unwrap();
+            scratch.set_len(BLOCK * PAGE_SIZE).unwrap();
+            let block_size = Bytes(BLOCK * PAGE_SIZE);
+            let blocks = Blocks::new(region, block_size, Arc::new(scratch), Backing::Ordinary).unwrap();
+            let ram = Arc::new(allocate(&[ram]).unwrap());
+            let pages = Arc::new(PageStates::with_blocks(ram, Arc::new(blocks)).unwrap());
+            let blocks = Arc::clone(pages.blocks().unwrap());
+            let watch = Watch::new(Arc::clone(&pages));
+            let sensors = Sensors::open(&Root::system(), GroupFiles::default()).unwrap();
+            let mut model = [[PageState::Zero; BLOCK as usize]; 8];
+            let mut is_plugged = [false; 8];
+            for (block, page, step) in steps {
+                let (at, plugged) = (block as usize, is_plugged[block as usize]);
+                let gfn = Gfn(first + block * BLOCK + page);
+                match step {
+                    0 => {
+                        if !plugged {
+                            pages.forget_block(block);
+                            model[at] = [PageState::Zero; BLOCK as usize];
+                        }
+                        blocks.plug(block).unwrap();
+                        is_plugged[at] = true;
+                    }
+                    1 => {
+                        blocks.unplug(block).unwrap();
+                        is_plugged[at] = false;
+                    }
+                    // Where nothing is plugged the scratch block takes it, which is nobody's.
+                    2 => {
+                        pages.all().write_obj(7_u64, vm_memory::GuestAddress(gfn.0 * PAGE_SIZE)).unwrap();
+                        model[at][page as usize] = PageState::Resident;
+                    }
+                    _ => {
+                        let refused = matches!(pages.discard(gfn, Pages(1)), Err(DiscardError::Outside { .. }));
+                        prop_assert_eq!(refused, !plugged);
+                        model[at][page as usize] = PageState::Discarded;
+                    }
+                }
+                prop_assert_eq!(pages.index(gfn).is_some(), is_plugged[at]);
+                let look = watch.look(&sensors, 1).unwrap();
+                let count = is_plugged.iter().filter(|is| **is).count() as u64;
+                prop_assert_eq!(look.ledger.size(), Pages(256 + count * BLOCK));
+                prop_assert_eq!((pages.count(), look.looked_at), (look.ledger.size(), look.ledger.size()));
+                let held = model.iter().zip(is_plugged).filter(|(_, is)| *is).flat_map(|(block, _)| block);
+                let expected = |state| Pages(held.clone().filter(|found| **found == state).count() as u64);
+                for state in [PageState::Resident, PageState::Discarded] {
+                    prop_assert_eq!(look.ledger.count(state), expected(state));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn ranks_are_cut_from_pieces_that_are_apart() {
+        let piece = |index, start, count| Piece { index, start, count: Pages(count) };
+        let pieces = [piece(0, 0x10_0000, 10), piece(50, 0x90_0000, 5)];
+        assert_eq!(cut(&pieces, &(0..15)), pieces);
+        assert_eq!(cut(&pieces, &(8..12)), [piece(8, 0x10_8000, 2), piece(50, 0x90_0000, 2)]);
+        assert_eq!(cut(&pieces, &(12..13)), [piece(52, 0x90_2000, 1)]);
+        assert_eq!(cut(&pieces, &(15..20)), []);
     }
 
     #[test]

@@ -159,8 +159,9 @@ impl Sample {
 fn present_at(pages: &PageStates, pagemap: &Pagemap, ranks: &[u64]) -> io::Result<Vec<u64>> {
     let mut wanted = ranks.iter().copied().peekable();
     let mut chosen = Vec::with_capacity(ranks.len());
-    let (mut index, mut before) = (0, 0);
-    for (start, count) in pages.host_ranges(0..pages.count().0) {
+    let mut before = 0;
+    for piece in pages.pieces(0..pages.end()) {
+        let mut index = piece.index;
         let mut each = |run: Run| {
             if matches!(run.seen, Seen::Present | Seen::PresentOrZeros) {
                 while let Some(rank) = wanted.next_if(|rank| *rank < before + run.pages) {
@@ -170,7 +171,7 @@ fn present_at(pages: &PageStates, pagemap: &Pagemap, ranks: &[u64]) -> io::Resul
             }
             index += run.pages;
         };
-        pagemap.look(start, count.0, SwapAreas::Alike, &mut each)?;
+        pagemap.look(piece.start, piece.count.0, SwapAreas::Alike, &mut each)?;
     }
     Ok(chosen)
 }

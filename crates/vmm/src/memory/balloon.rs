@@ -20,14 +20,19 @@ pub fn set_target(subject: &Subject, target: Option<Bytes>) -> Result<BalloonRep
     if let Some(target) = target {
         balloon.set_target(target).map_err(refusal)?;
     }
-    Ok(balloon.report())
+    Ok(report(subject, balloon))
+}
+
+/// What the balloon says, and the size that the guest has now.
+pub fn report(subject: &Subject, balloon: &Balloon) -> BalloonReport {
+    BalloonReport { size: subject.pages.count().bytes(), ..balloon.report() }
 }
 
 /// The balloon as it is, with fresh statistics if the guest gives any.
 pub fn with_statistics(subject: &Subject) -> Result<BalloonReport, RpcError> {
     let balloon = balloon_of(subject)?;
     balloon.refresh_statistics(STATISTICS_BOUND);
-    Ok(balloon.report())
+    Ok(report(subject, balloon))
 }
 
 /// What the guest says now that it uses: all its memory but what new programs could have. `None`: it says nothing.

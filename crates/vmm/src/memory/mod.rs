@@ -8,6 +8,7 @@
 mod balloon;
 mod group_interval;
 mod jobs;
+mod plug;
 mod reclaim;
 mod report;
 mod sharing;
@@ -19,6 +20,7 @@ use std::sync::{Arc, Weak};
 use napa_api::VmConfig;
 use napa_api::control::{MeansReport, MemoryCommand, Reply, RpcError, code, reply};
 use napa_devices::balloon::Balloon;
+use napa_devices::mem::Hotplug;
 use napa_memory::{PageStates, Sensors, Watch};
 use napa_sys::cgroup::GroupFiles;
 
@@ -35,6 +37,8 @@ pub struct Subject {
     pub sensors: Arc<Sensors>,
     /// `None`: the VM has none.
     pub balloon: Option<Arc<Balloon>>,
+    /// `None`: no memory can be plugged.
+    pub hotplug: Option<Arc<Hotplug>>,
     pub reclaimer: Reclaimer,
     pub sharing: Arc<Sharing>,
     pub samples: Samples,
@@ -53,6 +57,7 @@ pub fn carry_out(command: MemoryCommand, subject: &Weak<Subject>) -> Reply {
         MemoryCommand::Balloon { target } => reply(balloon::set_target(machine, target)),
         MemoryCommand::BalloonStatistics => reply(balloon::with_statistics(machine)),
         MemoryCommand::BalloonHint => reply(balloon::hint(subject)),
+        MemoryCommand::Plug { size } => reply(plug::set_size(machine, size)),
         MemoryCommand::Reclaim { size } => reply(reclaim::reclaim(machine, size)),
         MemoryCommand::Share(order) => reply(machine.sharing.carry_out(order)),
         MemoryCommand::Sample => reply(working_set::start(machine)),
@@ -98,6 +103,7 @@ mod tests {
             pages,
             sensors,
             balloon: None,
+            hotplug: None,
             sharing: Arc::clone(&sharing.0),
             samples: Samples::default(),
             group: means.group,

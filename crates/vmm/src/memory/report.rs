@@ -15,7 +15,7 @@ pub fn report(subject: &Subject) -> Result<MemoryReport, RpcError> {
     let look = subject.watch.look(&subject.sensors, random()).map_err(unseen)?;
     Ok(MemoryReport {
         name: subject.config.name_or_default().to_owned(),
-        size: subject.pages.count().bytes(),
+        size: look.ledger.size().bytes(),
         ledger: look.ledger,
         looked_at: look.looked_at.bytes(),
         huge: look.huge,
@@ -26,7 +26,8 @@ pub fn report(subject: &Subject) -> Result<MemoryReport, RpcError> {
         refaults: look.refaults,
         major_faults: subject.sensors.major_faults(),
         working_set: subject.samples.last(),
-        balloon: subject.balloon.as_ref().map(|balloon| balloon.report()),
+        balloon: subject.balloon.as_ref().map(|device| balloon::report(subject, device)),
+        hotplug: subject.hotplug.as_ref().map(|hotplug| hotplug.report()),
         sharing: subject.sharing.report(),
         group: subject.group.memory().as_ref().map(group),
     })
@@ -39,7 +40,7 @@ pub fn mapping(subject: &Subject) -> MappingReport {
     MappingReport {
         name: subject.config.name_or_default().to_owned(),
         pid: std::process::id(),
-        ranges: subject.pages.host_ranges(0..size.0).into_iter().map(range).collect(),
+        ranges: subject.pages.host_ranges(0..subject.pages.end()).into_iter().map(range).collect(),
         size: size.bytes(),
         used_by_guest: balloon::used_by_guest(subject),
     }

@@ -202,7 +202,7 @@ impl Sharing {
         let pages = self.begin_step(state, Merging::Forbidden)?;
         let (at, result) = take_apart(pages.ram(), state.apart, Instant::now() + STEP);
         state.apart = at;
-        let left = Pages(pages.count().0 - at.0);
+        let left = Pages(pages.ram_count().0 - at.0);
         result.map_err(|error| no_memory(left, &error))?;
         if left == Pages(0) {
             state.apart = Pages(0);
@@ -291,7 +291,7 @@ impl State {
         let zeros = self.zeros.as_mut().map_err(|why| NoZeros::NoScanner(why.clone()))?;
         let (progress, result) = zeros.give_back(pages, self.looked, until);
         self.given_back.0 += progress.given_back.0;
-        let left = Pages(pages.count().0 - progress.at.0);
+        let left = Pages(pages.ram_count().0 - progress.at.0);
         self.looked = if left == Pages(0) || result.is_err() { Pages(0) } else { progress.at };
         result.map(|()| left).map_err(NoZeros::Failed)
     }
