@@ -85,7 +85,9 @@ fn open(folder: &Path, cache: CacheMode) -> Option<Disk> {
         VmConfig { console: ConsoleConfig::Off, rng: false, disks: vec![disk], ..VmConfig::default() };
     let (console, _worker) =
         ConsoleBackend::open(&config.console, Box::new(|_| {})).expect("no console is no problem");
-    let devices = catalog::open_all(&Context { config: &config, console: &console, balloon: None, hotplug: None }).ok()?;
+    let devices =
+        catalog::open_all(&Context { config: &config, console: &console, balloon: None, hotplug: None })
+            .ok()?;
     let device = devices.into_iter().find(|device| device.id() == BLOCK)?;
     Some(Disk { device: Arc::new(Mutex::new(device)), is_direct: cache == CacheMode::None, image })
 }
