@@ -28,7 +28,7 @@ pub struct PageStates {
     /// RAM, and all that can be plugged.
     all: Arc<GuestRam>,
     /// One bit for each index.
-    discarded: Vec<AtomicU64>,
+    discarded: Box<[AtomicU64]>,
 }
 
 /// Pages that lie side by side.
@@ -248,9 +248,11 @@ impl PageStates {
     }
 }
 
-/// No marks for so many pages.
-fn marks(pages: u64) -> Vec<AtomicU64> {
-    (0..pages.div_ceil(u64::BITS.into())).map(|_| AtomicU64::new(0)).collect()
+/// One bit a page, all off. The host gives memory for them as marks are set, not before.
+fn marks(pages: u64) -> Box<[AtomicU64]> {
+    let words = Box::new_zeroed_slice(pages.div_ceil(u64::BITS.into()) as usize);
+    // SAFETY: all bits zero is a value of an atomic number.
+    unsafe { words.assume_init() }
 }
 
 fn pages_of(region: &GuestRegionMmap<()>) -> u64 {

@@ -5,7 +5,9 @@ use super::Census;
 /// Blocks in a circle, and a hand that points at one of them.
 #[derive(Debug)]
 pub struct Clock {
+    /// Empty until the hand moves: most VMs are never asked for memory in this way.
     blocks: Vec<Block>,
+    count: usize,
     hand: usize,
 }
 
@@ -33,12 +35,12 @@ impl Clock {
     /// A clock of so many blocks, at least one.
     pub fn new(blocks: usize) -> Self {
         assert!(blocks > 0, "a guest has memory");
-        Self { blocks: vec![Block::default(); blocks], hand: 0 }
+        Self { blocks: Vec::new(), count: blocks, hand: 0 }
     }
 
     /// How many blocks there are.
     pub fn len(&self) -> usize {
-        self.blocks.len()
+        self.count
     }
 
     /// The block whose turn it is.
@@ -48,6 +50,7 @@ impl Clock {
 
     /// What happens to the block at the hand, and how many of its pages came back from swap since the last time.
     pub fn judge(&mut self, found: Census) -> (Turn, u64) {
+        self.blocks.resize(self.count, Block::default());
         let block = &mut self.blocks[self.hand];
         let came_back = block.swapped.saturating_sub(found.swapped);
         let turn = match found.resident {
@@ -61,12 +64,15 @@ impl Clock {
 
     /// So many pages of the block at the hand are in swap now.
     pub fn record(&mut self, swapped: u64) {
-        self.blocks[self.hand].swapped = swapped;
+        // A block that nobody has judged has nothing to remember.
+        if let Some(block) = self.blocks.get_mut(self.hand) {
+            block.swapped = swapped;
+        }
     }
 
     /// Moves the hand to the next block.
     pub fn advance(&mut self) {
-        self.hand = (self.hand + 1) % self.blocks.len();
+        self.hand = (self.hand + 1) % self.count;
     }
 }
 
