@@ -6,6 +6,7 @@
 pub mod config;
 pub mod control;
 pub mod exit;
+pub mod host;
 pub mod mechanism;
 
 pub use config::VmConfig;

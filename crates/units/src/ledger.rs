@@ -110,6 +110,7 @@ impl Ledger {
 
 /// A ledger as it travels, in bytes.
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 struct Wire {
     resident: Bytes,
@@ -120,6 +121,25 @@ struct Wire {
     discarded: Bytes,
     zero: Bytes,
     remote: Bytes,
+}
+
+#[cfg(feature = "schema")]
+mod schema {
+    use utoipa::openapi::{RefOr, schema::Schema};
+
+    use super::{Ledger, Wire};
+
+    impl utoipa::ToSchema for Ledger {
+        fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+            <Wire as utoipa::ToSchema>::schemas(schemas);
+        }
+    }
+
+    impl utoipa::PartialSchema for Ledger {
+        fn schema() -> RefOr<Schema> {
+            <Wire as utoipa::PartialSchema>::schema()
+        }
+    }
 }
 
 impl Serialize for Ledger {

@@ -104,6 +104,38 @@ impl<'de> Deserialize<'de> for Bytes {
     }
 }
 
+#[cfg(feature = "schema")]
+mod schema {
+    use std::borrow::Cow;
+
+    use utoipa::openapi::schema::{OneOfBuilder, Schema, SchemaFormat, Type};
+    use utoipa::openapi::{ObjectBuilder, RefOr};
+
+    use super::Bytes;
+
+    impl utoipa::ToSchema for Bytes {
+        fn name() -> Cow<'static, str> {
+            Cow::Borrowed("Bytes")
+        }
+    }
+
+    impl utoipa::PartialSchema for Bytes {
+        fn schema() -> RefOr<Schema> {
+            let number = ObjectBuilder::new()
+                .schema_type(Type::Integer)
+                .format(Some(SchemaFormat::Custom("uint64".into())))
+                .minimum(Some(0));
+            let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9]+[KkMmGgTt]?$"));
+            let either = OneOfBuilder::new().item(number).item(text);
+            either
+                .description(Some(
+                    "A size: a number of bytes, or a text such as \"512M\". Answers have numbers.",
+                ))
+                .into()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

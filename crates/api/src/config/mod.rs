@@ -10,6 +10,8 @@ mod file;
 mod hotplug;
 mod mac;
 mod parse;
+#[cfg(feature = "schema")]
+mod schema;
 mod share;
 #[cfg(any(test, feature = "strategies"))]
 pub mod strategies;
@@ -34,6 +36,7 @@ pub use words::{WordError, nearest};
 
 /// Everything `napa run` is told about a VM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct VmConfig {
     /// Name of the VM: 1 to 64 letters, digits, `.`, `_`, `-`; the first one a letter or a digit.
@@ -45,6 +48,7 @@ pub struct VmConfig {
     /// Whether guest memory is backed with transparent huge pages where the kernel can.
     pub huge_pages: bool,
     /// Control group of version 2 to run in, alone. `None`: that of whoever starts the VM.
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
     pub cgroup: Option<CgroupConfig>,
     /// Memory that is not taken from the VM while other groups have some to give (`memory.low` of its group).
     pub memory_low: Option<Bytes>,
@@ -55,8 +59,10 @@ pub struct VmConfig {
     /// Number of vCPUs, 1 to 64.
     pub cpus: u32,
     /// Kernel image (ELF with a PVH note, or bzImage). `None`: the embedded guest.
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
     pub kernel: Option<PathBuf>,
     /// Initial RAM disk.
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
     pub initrd: Option<PathBuf>,
     /// Kernel command line. `None`: what the kernel and the disks suggest
     /// ([`effective_cmdline`](Self::effective_cmdline)).
@@ -72,6 +78,7 @@ pub struct VmConfig {
     /// How long an orderly stop may take before it becomes a hard stop, in seconds, 0 to one day.
     pub stop_timeout_s: u32,
     /// Control socket to listen on.
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
     pub api_socket: Option<PathBuf>,
     /// Whether the VM's process gives up what it does not need before guest code runs. Off: for debugging.
     pub sandbox: bool,
@@ -140,9 +147,11 @@ impl Default for VmConfig {
 
 /// One virtio block device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DiskConfig {
     /// Image file or block device.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub path: PathBuf,
     /// Refuse writes; the image is locked for reading only.
     #[serde(default)]
@@ -163,6 +172,7 @@ pub struct DiskConfig {
 
 /// Format of a disk image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum DiskFormat {
     /// Bytes of the disk, one after the other.
@@ -172,6 +182,7 @@ pub enum DiskFormat {
 
 /// Which cache stands between the guest and the image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum CacheMode {
     /// `O_DIRECT`: the host's page cache is not used.
@@ -183,12 +194,14 @@ pub enum CacheMode {
 
 /// One virtio network device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct NetConfig {
     /// Name of the host's tap device: opened if it exists, made (and removed at the end) if not.
     pub tap: String,
     /// MAC address. `None`: see [`VmConfig::mac_of`].
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
     pub mac: Option<MacAddress>,
     /// Queue pairs, 1 to 64. `None`: one per vCPU, up to the device's own limit.
     #[serde(default)]
@@ -200,19 +213,23 @@ pub struct NetConfig {
 
 /// One read-only image that the guest has in memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PmemConfig {
     /// Image file or block device.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub path: PathBuf,
 }
 
 /// The vsock device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct VsockConfig {
     /// Context id of the guest, 3 to 4294967294 (VIRTIO 1.3 §5.10.4).
     pub cid: u32,
     /// Unix socket that stands for the host side; guest connections go to `PATH_PORT`.
+    #[cfg_attr(feature = "schema", schema(value_type = String))]
     pub path: PathBuf,
 }
 
@@ -233,6 +250,7 @@ pub enum ConsoleConfig {
 
 /// Whether there is a memory balloon, and what it does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum BalloonConfig {
     /// The guest can be asked to give memory up, and reports what it frees.
@@ -246,6 +264,7 @@ pub enum BalloonConfig {
 
 /// What a reset that the guest asks for does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum OnReboot {
     /// The VM starts again from its kernel.

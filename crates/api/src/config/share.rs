@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// How far equal pages of a VM are merged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ShareConfig {
     /// Pages of zeros are given back to the host; nothing else.

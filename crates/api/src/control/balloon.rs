@@ -7,6 +7,7 @@ use super::DeviceState;
 
 /// The balloon of a VM at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct BalloonReport {
     /// Guest memory.
     pub size: Bytes,
@@ -35,6 +36,7 @@ pub struct BalloonReport {
 /// What a guest says about its memory (VIRTIO 1.3 §5.5.6.4). Forgeable, like all that a guest says; what it did not say
 /// is absent. Counts and amounts are those since the guest's start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct BalloonStatistics {
     /// How long ago the guest said it, in milliseconds.
@@ -92,6 +94,7 @@ pub struct BalloonStatistics {
 
 /// What came of asking a guest which of its pages are free.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct HintReport {
     /// Guest memory.
     pub size: Bytes,

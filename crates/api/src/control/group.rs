@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 /// The memory of a VM's control group, which is the guest's and all that the VM's process and the kernel need for it.
 /// Counts are since the group was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct GroupReport {
     /// Memory charged to the group.
     pub current: Bytes,

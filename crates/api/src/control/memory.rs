@@ -156,6 +156,7 @@ fn size(params: &Params<'_>) -> Result<Bytes, RpcError> {
 
 /// The memory of a VM at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct MemoryReport {
     /// Name of the VM.
     pub name: String,
@@ -188,6 +189,7 @@ pub struct MemoryReport {
 
 /// How something is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Certainty {
     /// The kernel counts it for this VM.

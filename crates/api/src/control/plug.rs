@@ -7,6 +7,7 @@ use super::DeviceState;
 
 /// The pluggable memory of a VM at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct PlugReport {
     /// How much can be plugged.
     pub size: Bytes,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// What came of a `reclaim`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ReclaimReport {
     /// Name of the VM.
     pub name: String,
@@ -26,6 +27,7 @@ pub struct ReclaimReport {
 
 /// How memory is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ReclaimMechanism {
     /// The kernel chooses among the pages of the VM's control group (`memory.reclaim`).
@@ -36,6 +38,7 @@ pub enum ReclaimMechanism {
 
 /// By what means memory can be taken from a VM, as it found them when it started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct MeansReport {
     /// Why pages of zeros cannot be given back. `None`: they can.
     pub no_zero_pages: Option<String>,
@@ -47,6 +50,7 @@ pub struct MeansReport {
 
 /// Why a reclaim took no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ReclaimEnd {
     /// It took what was asked for.

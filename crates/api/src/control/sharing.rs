@@ -35,6 +35,7 @@ impl ShareOrder {
 
 /// The sharing of a VM at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct ShareReport {
     /// How far pages may be merged.
     pub scope: ShareConfig,
@@ -64,6 +65,7 @@ pub struct ShareReport {
 
 /// A process that is no member of the domain, but lets the kernel merge its memory.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Stranger {
     /// The process.
     pub pid: u32,

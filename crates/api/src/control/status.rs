@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A VM at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct Status {
     /// Name of the VM.
     pub name: String,
@@ -26,6 +27,7 @@ pub struct Status {
 
 /// What the vCPUs of a VM do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// They run.
@@ -48,6 +50,7 @@ impl fmt::Display for State {
 
 /// A device of a VM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct DeviceStatus {
     /// Name of the device within its VM: `disk0`, `net1`, `console`.
     pub name: String,
@@ -61,6 +64,7 @@ pub struct DeviceStatus {
 
 /// Whether the guest uses a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum DeviceState {
     /// No driver has taken it.

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Pages were taken away from a VM, to see which of them come back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct SampleReport {
     /// Name of the VM.
     pub name: String,
@@ -16,6 +17,7 @@ pub struct SampleReport {
 
 /// How much memory a VM uses, by what came back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct WorkingSet {
     /// Name of the VM.
     pub name: String,
@@ -48,6 +50,7 @@ pub struct WorkingSet {
 
 /// What a VM's control group has seen during a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct GroupInterval {
     /// What came back from swap (`workingset_refault_anon`), the pages of the sample and neighbours that the kernel
     /// read with others included.
@@ -65,6 +68,7 @@ pub struct GroupInterval {
 
 /// Where guest memory is in a VM's process, for those who look at it from outside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct MappingReport {
     /// Name of the VM.
     pub name: String,
@@ -80,6 +84,7 @@ pub struct MappingReport {
 
 /// Addresses of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 pub struct AddressRange {
     /// The first.
     pub start: u64,
