@@ -2,3 +2,32 @@
 //!
 //! It knows no clock, thread, file or guest, and no mechanism by name: the daemon and a simulator call the same
 //! function.
+//!
+//! ```text
+//!   sensors ──► Observation ──┐
+//!                             ├──► Policy::decide ──► Decision ──► grants to the mechanisms
+//!   mechanisms ──► offers ────┘       (state)            └───────► words for people, and a record
+//! ```
+
+mod decision;
+mod fraction;
+mod observation;
+mod offer;
+mod statically;
+
+pub use decision::{Brake, Cooperation, Decision, Grant, GuestDecision, Level, Order};
+pub use fraction::Fraction;
+pub use observation::{GuestHints, GuestObservation, HostObservation, Observation, Pressure, WorkingSet};
+pub use offer::{Consent, Direction, Offer, OfferId, Price, Works};
+pub use statically::Static;
+
+/// Decides about the memory of one host, again and again.
+pub trait Policy: Send {
+    /// The name that chooses it on a command line.
+    fn name(&self) -> &'static str;
+
+    /// What to do now, after what was seen and decided before.
+    ///
+    /// Whatever the observation says, this neither panics nor grants more than was offered.
+    fn decide(&mut self, observation: &Observation) -> Decision;
+}

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::Bytes;
 
 /// Size of a guest page frame, in bytes.
@@ -52,8 +54,9 @@ impl Gfn {
     }
 }
 
-/// A count of pages of [`PAGE_SIZE`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A count of pages of [`PAGE_SIZE`]. It travels as a number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Pages(pub u64);
 
 impl Pages {

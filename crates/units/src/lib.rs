@@ -5,7 +5,9 @@
 mod address;
 mod ledger;
 mod size;
+mod vm;
 
 pub use address::{Gfn, GuestAddress, PAGE_SIZE, Pages};
 pub use ledger::{Ledger, PageState};
 pub use size::{Bytes, SizeError};
+pub use vm::{Shares, VmId};
