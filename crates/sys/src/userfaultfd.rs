@@ -12,6 +12,7 @@ const NEW: u64 = 0xaa00;
 const API: u64 = 0xc018_aa3f;
 const REGISTER: u64 = 0xc020_aa00;
 const UNREGISTER: u64 = 0x8010_aa01;
+const WAKE: u64 = 0x8010_aa02;
 const COPY: u64 = 0xc028_aa03;
 const MOVE: u64 = 0xc028_aa05;
 const API_VERSION: u64 = 0xaa;
@@ -89,12 +90,19 @@ impl Userfaultfd {
 
     /// Ends that, and lets all go on who wait.
     ///
+    /// The kernel wakes them before it takes the lock of the mapping, under which a fault of a thread begins to wait
+    /// (Linux 6.6 and newer): one that comes in between would sleep for good. Once the range is let go nobody can begin
+    /// to wait any more, so it is woken again.
+    ///
     /// # Errors
     /// The range is not mapped.
     pub fn unregister(&self, start: u64, bytes: u64) -> io::Result<()> {
         let mut range = Range { start, bytes };
         // SAFETY: the argument is a whole `struct uffdio_range`; memory keeps what it holds.
-        unsafe { self.control(UNREGISTER, &raw mut range) }
+        let let_go = unsafe { self.control(UNREGISTER, &raw mut range) };
+        // SAFETY: as above; who waits in vain looks again, and waits again.
+        let woken = unsafe { self.control(WAKE, &raw mut range) };
+        let_go.and(woken)
     }
 
     /// Moves pages within registered memory. Returns how many bytes were moved, from the start on, at least one page.
@@ -162,4 +170,68 @@ fn open() -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel has just given this descriptor, to nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::mpsc::{RecvTimeoutError, channel};
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    const BYTES: u64 = 16 << 12;
+    const ROUNDS: u64 = 30_000;
+    /// Longer than a round takes on the busiest machine.
+    const STUCK: Duration = Duration::from_secs(60);
+
+    fn map() -> u64 {
+        let (rights, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping at an address that the kernel chooses.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), BYTES as usize, rights, flags, -1, 0) };
+        assert_ne!(start, libc::MAP_FAILED);
+        start as u64
+    }
+
+    /// Touches a page of each round as soon as the round begins, and says so.
+    fn touch(start: u64, round: &AtomicU64, touched: &std::sync::mpsc::Sender<u64>) {
+        for number in 1..=ROUNDS {
+            while round.load(Ordering::Acquire) < number {
+                std::hint::spin_loop();
+                thread::yield_now();
+            }
+            // SAFETY: the mapping is never removed.
+            unsafe { (start as *mut u8).write_volatile(1) };
+            let _nobody_waits_any_more = touched.send(number);
+        }
+    }
+
+    #[test]
+    fn whoever_touches_a_page_while_its_range_is_let_go_goes_on() {
+        let faults = match Userfaultfd::open() {
+            Ok(faults) => faults,
+            Err(error) => return println!("skipped: no faults can be handled: {error}"),
+        };
+        let start = map();
+        static ROUND: AtomicU64 = AtomicU64::new(0);
+        let (sender, touched) = channel();
+        // Not a scope: a thread that is stuck must not keep the test from failing.
+        thread::spawn(move || touch(start, &ROUND, &sender));
+        for number in 1..=ROUNDS {
+            // SAFETY: only the thread above uses the page, and it waits for the round.
+            unsafe { libc::madvise(start as *mut libc::c_void, BYTES as usize, libc::MADV_DONTNEED) };
+            // SAFETY: the thread above may wait, and this one touches no page.
+            unsafe { faults.register(start, BYTES) }.unwrap();
+            ROUND.store(number, Ordering::Release);
+            // The touch comes at another moment of this each time.
+            (0..number % 97 * 8).for_each(|_| std::hint::spin_loop());
+            faults.unregister(start, BYTES).unwrap();
+            match touched.recv_timeout(STUCK) {
+                Ok(found) => assert_eq!(found, number),
+                Err(RecvTimeoutError::Timeout) => panic!("round {number}: the thread sleeps for good"),
+                Err(RecvTimeoutError::Disconnected) => panic!("the thread has ended in round {number}"),
+            }
+        }
+    }
 }
