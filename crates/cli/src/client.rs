@@ -1,7 +1,7 @@
 //! The verbs that talk to a running VM through its control socket.
 
 use std::ffi::OsString;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use napa_api::config::check_name;
 use napa_api::control::{
-    Command, Id, LINE_BYTES_MAX, Lines, Request, Response, RpcError, SOCKET_SUFFIX, Status, code,
+    Command, Exchange, ExchangeError, LINE_BYTES_MAX, Progress, RpcError, SOCKET_SUFFIX, Status, code,
     socket_folder, socket_path,
 };
 
@@ -97,41 +97,27 @@ impl Connection {
 
     /// Sends a command and waits for what follows from it.
     fn ask<T: DeserializeOwned>(&mut self, command: Command) -> Result<T, Error> {
-        let request = Request { id: Some(Id::Number(1.into())), command };
-        let line = self.exchange(&request.encode()).map_err(|error| self.broken(error))?;
-        let response = Response::decode(&line).map_err(|error| self.broken(error))?;
-        let result = response.outcome;
-        let result = result.map_err(|error| self.refused(&error))?;
-        serde_json::from_value(result).map_err(|error| self.broken(error))
-    }
-
-    /// Sends a line and reads one back.
-    fn exchange(&mut self, line: &[u8]) -> io::Result<Vec<u8>> {
-        self.stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        self.stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-        self.stream.write_all(line)?;
-        let (mut lines, mut answer) = (Lines::default(), None);
-        let mut buffer = [0; 4096];
-        loop {
-            let count = self.stream.read(&mut buffer).map_err(late)?;
-            if count == 0 {
-                return Err(io::Error::other("the VM ended before it answered"));
+        let bounded = self.stream.set_read_timeout(Some(ANSWER_TIMEOUT));
+        let bounded = bounded.and_then(|()| self.stream.set_write_timeout(Some(ANSWER_TIMEOUT)));
+        bounded.map_err(|error| self.broken(&error))?;
+        match Exchange::new(command).advance(&self.stream) {
+            Ok(Progress::Answered(answer)) => Ok(answer),
+            // The stream's timeout is over.
+            Ok(Progress::Sending | Progress::Waiting) => {
+                Err(self.broken(&format!("there was none within {} seconds", ANSWER_TIMEOUT.as_secs())))
             }
-            lines.feed(&buffer[..count], |line| {
-                answer.get_or_insert_with(|| line.map(<[u8]>::to_vec).map_err(io::Error::other));
-            });
-            if let Some(answer) = answer.take() {
-                return answer;
-            }
+            Err(ExchangeError::Refused(error)) => Err(self.refused(&error)),
+            Err(ExchangeError::Broken(error)) => Err(self.broken(&error)),
+            Err(ExchangeError::Nonsense(error)) => Err(self.broken(&error)),
         }
     }
 
     /// Waits until the VM's process is gone: the kernel closes its end then.
     fn wait_for_end(&mut self) -> Result<(), Error> {
         let ended = |error: &io::Error| matches!(error.kind(), io::ErrorKind::ConnectionReset);
-        self.stream.set_read_timeout(None).map_err(|error| self.broken(error))?;
+        self.stream.set_read_timeout(None).map_err(|error| self.broken(&error))?;
         match io::copy(&mut (&self.stream).take(LINE_BYTES_MAX as u64), &mut io::sink()) {
-            Err(error) if !ended(&error) => Err(self.broken(error)),
+            Err(error) if !ended(&error) => Err(self.broken(&error)),
             _ => Ok(()),
         }
     }
@@ -141,21 +127,11 @@ impl Connection {
         if error.code == code::INVALID_PARAMS { Error::bad_input(what) } else { Error::failure(what) }
     }
 
-    fn broken(&self, error: impl std::fmt::Display) -> Error {
+    fn broken(&self, error: &dyn std::fmt::Display) -> Error {
         let path = self.path.display();
         Error::failure(format!(
             "{path}: the VM's answer cannot be read: {error}; look at the VM's own output"
         ))
-    }
-}
-
-/// A timeout of a socket is told as if the call should be repeated.
-fn late(error: io::Error) -> io::Error {
-    match error.kind() {
-        io::ErrorKind::WouldBlock => {
-            io::Error::other(format!("there was none within {} seconds", ANSWER_TIMEOUT.as_secs()))
-        }
-        _ => error,
     }
 }
 
@@ -227,11 +203,11 @@ pub fn describe(status: &Status) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader};
+    use std::io::{BufRead, BufReader, Write};
     use std::os::unix::net::UnixListener;
     use std::thread;
 
-    use napa_api::control::{DeviceState, DeviceStatus, State, reply};
+    use napa_api::control::{DeviceState, DeviceStatus, Id, Request, Response, State, reply};
     use napa_units::Bytes;
 
     use super::*;

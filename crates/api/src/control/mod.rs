@@ -24,6 +24,7 @@
 //! Nothing here opens a socket.
 
 mod balloon;
+mod exchange;
 mod group;
 mod line;
 mod memory;
@@ -38,6 +39,7 @@ mod tests;
 mod working_set;
 
 pub use balloon::{BalloonReport, BalloonStatistics, HintReport};
+pub use exchange::{Exchange, ExchangeError, Progress};
 pub use group::GroupReport;
 pub use line::{LINE_BYTES_MAX, LineTooLong, Lines};
 pub use memory::{Certainty, MemoryCommand, MemoryReport};
