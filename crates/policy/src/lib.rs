@@ -9,17 +9,21 @@
 //!   mechanisms ──► offers ────┘       (state)            └───────► words for people, and a record
 //! ```
 
+pub mod admission;
+mod baselines;
 mod decision;
+pub mod entitlement;
 mod fraction;
 mod observation;
 mod offer;
-mod statically;
+mod words;
 
+pub use baselines::Static;
 pub use decision::{Brake, Cooperation, Decision, Grant, GuestDecision, Level, Order};
 pub use fraction::Fraction;
 pub use observation::{GuestHints, GuestObservation, HostObservation, Observation, Pressure, WorkingSet};
 pub use offer::{Consent, Direction, Offer, OfferId, Price, Works};
-pub use statically::Static;
+pub use words::Figure;
 
 /// Decides about the memory of one host, again and again.
 pub trait Policy: Send {
