@@ -2,4 +2,6 @@
 //!
 //! VMs are processes of their own. If the daemon ends, they run on; when it starts again, it finds and adopts them.
 
+pub mod calls;
+pub mod mechanisms;
 pub mod sensors;
