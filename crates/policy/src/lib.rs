@@ -12,15 +12,22 @@
 pub mod admission;
 mod baselines;
 mod decision;
+mod draft;
+mod engine;
 pub mod entitlement;
 mod fraction;
+mod level;
+mod napa;
 mod observation;
 mod offer;
 mod words;
+mod working_set;
 
-pub use baselines::Static;
+pub use baselines::{Ksm, Mom, Proxmox, Static, Swap};
 pub use decision::{Brake, Cooperation, Decision, Grant, GuestDecision, Level, Order};
+pub use engine::{Engine, Kind, UnknownPolicy};
 pub use fraction::Fraction;
+pub use napa::Napa;
 pub use observation::{GuestHints, GuestObservation, HostObservation, Observation, Pressure, WorkingSet};
 pub use offer::{Consent, Direction, Offer, OfferId, Price, Works};
 pub use words::Figure;
