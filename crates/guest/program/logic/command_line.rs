@@ -4,154 +4,14 @@ use crate::size::{parse_ipv4, parse_size, parse_thousandths, parse_u64};
 use core::fmt;
 use heapless::Vec;
 
+mod work;
+
+pub use work::{
+    BLOCK_MAX, Block, Content, DEPTH_MAX, Duration, Memory, Order, Phases, STEPS_MAX, Step, Workload,
+};
+
 /// Workloads that one command line can name.
 pub const WORKLOADS_MAX: usize = 16;
-
-/// One piece of work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Workload {
-    /// Names the devices and ends.
-    Hello,
-    /// Halts until it is stopped.
-    Idle,
-    /// A memory workload.
-    Memory(Memory),
-    /// Fills memory, checks it, frees it, again and again.
-    Churn {
-        /// Bytes, rounded up to whole pages.
-        size: u64,
-        /// How long.
-        duration: Duration,
-    },
-    /// Fills memory, sleeps, and checks it at the end.
-    Hold {
-        /// Bytes, rounded up to whole pages.
-        size: u64,
-        /// What every page holds.
-        content: Content,
-        /// How long it sleeps; never [`Duration::OnePass`].
-        duration: Duration,
-    },
-    /// Serves the balloon until it is stopped.
-    Balloon,
-    /// Random or sequential transfers on the disk.
-    Block(Block),
-    /// Writes a pattern over the first `size` bytes of the disk and checks it.
-    BlockVerify {
-        /// Bytes, a multiple of 4096.
-        size: u64,
-        /// How long; see [`Duration`].
-        duration: Duration,
-    },
-    /// One request at a time, timed from doorbell to completion.
-    BlockLatency {
-        /// How long.
-        duration: Duration,
-    },
-    /// Answers ARP, ICMP, UDP and TCP until it is stopped.
-    NetEcho,
-    /// Sends ICMP echo requests.
-    NetPing {
-        /// To whom.
-        address: [u8; 4],
-        /// How many.
-        count: u64,
-    },
-    /// Sends back what the console receives until it is stopped.
-    ConsoleEcho,
-    /// Reads entropy and looks whether it is any.
-    Rng {
-        /// Bytes.
-        size: u64,
-    },
-    /// Panics.
-    Panic,
-    /// Triple fault.
-    TripleFault,
-    /// Restarts the machine.
-    Reboot,
-    /// Switches the machine off.
-    PowerOff,
-    /// Computes without touching memory.
-    Spin {
-        /// How long.
-        duration: Duration,
-    },
-    /// Ends with this code.
-    Exit {
-        /// 0 to 255.
-        code: u8,
-    },
-}
-
-/// A workload over guest memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Memory {
-    /// Which pages it visits in which order.
-    pub order: Order,
-    /// Bytes, rounded up to whole pages.
-    pub size: u64,
-    /// How long.
-    pub duration: Duration,
-}
-
-/// The order in which a memory workload visits its pages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// Each page once, in order: written, then checked.
-    Touch,
-    /// From the first page to the last, again and again: checked and rewritten.
-    Sweep,
-    /// Any page as likely as any other: checked, some rewritten.
-    Random,
-    /// Some pages more likely than others.
-    Zipf {
-        /// The exponent, in thousandths.
-        theta: u64,
-    },
-}
-
-/// What the pages of `hold` contain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Content {
-    /// The pattern of the seed and the page's number: the same in every guest.
-    Identical,
-    /// The pattern of a seed that no other guest has.
-    Random,
-    /// Zeros.
-    Zero,
-}
-
-/// A transfer workload over the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Block {
-    /// Writes instead of reads.
-    pub write: bool,
-    /// One block after the other instead of any.
-    pub sequential: bool,
-    /// Bytes of one request, a multiple of 512, at most [`BLOCK_MAX`].
-    pub block: u64,
-    /// Requests under way at a time, 1 to [`DEPTH_MAX`].
-    pub depth: u64,
-    /// How long.
-    pub duration: Duration,
-}
-
-/// The largest request.
-pub const BLOCK_MAX: u64 = 4 << 20;
-/// The most requests under way.
-pub const DEPTH_MAX: u64 = 128;
-
-/// How long a workload goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Duration {
-    /// Until each page or block was visited once.
-    OnePass,
-    /// This many seconds.
-    Seconds(u64),
-    /// Until the host asks it to stop.
-    UntilStopped,
-}
 
 /// What the command line says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,8 +44,12 @@ pub struct Arguments<'a> {
     pub report_after_ms: u64,
     /// `hold` writes to its pages at the end.
     pub rewrite: bool,
-    /// Milliseconds that `churn` leaves memory free.
+    /// Milliseconds that `churn` leaves memory free, and that `phases` rests.
     pub pause_ms: u64,
+    /// Pages that `phases` visits before each pause.
+    pub burst_pages: u64,
+    /// Pages in a hundred that are the same in every guest with the same seed, where the workload leaves a choice.
+    pub common_percent: u64,
     /// Uses the x2APIC even where the memory-mapped APIC would do.
     pub x2apic: bool,
     /// A word that means nothing to this guest, if there is one.
@@ -225,6 +89,8 @@ impl Default for Arguments<'_> {
             report_after_ms: 0,
             rewrite: false,
             pause_ms: 100,
+            burst_pages: 256,
+            common_percent: 0,
             x2apic: false,
             unknown: None,
         }
@@ -253,6 +119,8 @@ pub fn parse(line: &str) -> Result<Arguments<'_>, BadArgument<'_>> {
             "rewrite" => arguments.rewrite = on_off(value)?,
             "reporting-after" => arguments.report_after_ms = milliseconds(value)?,
             "pause" => arguments.pause_ms = milliseconds(value)?,
+            "burst" => arguments.burst_pages = within(value, 1, 1 << 20, "pages, 1 to 1048576")?,
+            "common" => arguments.common_percent = within(value, 0, 100, "a percentage from 0 to 100")?,
             "apic" if value == "x2apic" => arguments.x2apic = true,
             _ => arguments.unknown = arguments.unknown.or(Some(word)),
         }
@@ -291,6 +159,7 @@ fn workload(text: &str, default_duration: Duration) -> Result<Workload, BadArgum
             };
             Workload::Hold { size, content, duration }
         }
+        "phases" => Workload::Phases(phases(&mut values)?),
         "balloon" => Workload::Balloon,
         "blk-read" => values.block(false, false)?,
         "blk-write" => values.block(true, false)?,
@@ -358,6 +227,35 @@ impl<'a> Values<'a> {
         let depth = within(self.next(), 1, DEPTH_MAX, "a depth from 1 to 128")?;
         Ok(Workload::Block(Block { write, sequential, block, depth, duration: self.duration()? }))
     }
+}
+
+/// Steps HELD/SECONDS or HELD/SECONDS/HOT, separated by commas.
+fn phases<'a>(values: &mut Values<'a>) -> Result<Phases, BadArgument<'a>> {
+    let mut found = Phases::new();
+    loop {
+        let text = values.next();
+        if text.is_empty() && !found.steps().is_empty() {
+            return Ok(found);
+        }
+        if !found.push(step(text)?) {
+            return Err(BadArgument { text, expected: "at most eight steps" });
+        }
+    }
+}
+
+fn step(text: &str) -> Result<Step, BadArgument<'_>> {
+    const EXPECTED: &str = "a step HELD/SECONDS or HELD/SECONDS/HOT, such as 128M/30/64M";
+    let mut parts = text.split('/');
+    let (Some(held), Some(time), hot, None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        return Err(BadArgument { text, expected: EXPECTED });
+    };
+    let whole_pages = |bytes: u64| bytes.next_multiple_of(4096);
+    let held = whole_pages(size(held)?);
+    let hot = hot.map_or(Ok(0), |hot| size(hot).map(whole_pages))?;
+    if hot > held {
+        return Err(BadArgument { text, expected: "a step that visits no more than it holds" });
+    }
+    Ok(Step { held, hot, duration: seconds(time)? })
 }
 
 fn number(text: &str) -> Result<u64, BadArgument<'_>> {

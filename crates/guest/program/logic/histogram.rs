@@ -18,7 +18,7 @@ pub struct Histogram {
 }
 
 /// Counts that no longer change: the sum over processors, or the difference of two such sums.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Snapshot {
     counts: [u64; BUCKETS],
     largest: u64,
@@ -74,18 +74,26 @@ impl Snapshot {
         self.largest = self.largest.max(histogram.largest.load(Relaxed));
     }
 
-    /// What came after `earlier`, an older snapshot of the same histograms. The maximum is then known to its bucket
-    /// only, unless it is the maximum of all.
-    #[must_use]
-    pub fn since(&self, earlier: &Self) -> Self {
-        let mut recent = Self::default();
-        for (index, count) in recent.counts.iter_mut().enumerate() {
-            *count = self.counts[index].saturating_sub(earlier.counts[index]);
+    /// Turns this, an older snapshot of the same histograms, into what has come since. The maximum is then known to its
+    /// bucket only, unless it is the maximum of all.
+    pub fn become_what_came_until(&mut self, later: &Self) {
+        for (count, later) in self.counts.iter_mut().zip(&later.counts) {
+            *count = later.saturating_sub(*count);
         }
-        if let Some(top) = recent.counts.iter().rposition(|&count| count > 0) {
-            recent.largest = upper_bound(top).min(self.largest);
-        }
-        recent
+        let top = self.counts.iter().rposition(|&count| count > 0);
+        self.largest = top.map_or(0, |top| upper_bound(top).min(later.largest));
+    }
+
+    /// Takes over all of `other`.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.counts.copy_from_slice(&other.counts);
+        self.largest = other.largest;
+    }
+
+    /// Empties it.
+    pub fn clear(&mut self) {
+        self.counts.fill(0);
+        self.largest = 0;
     }
 
     /// How many values there are.
@@ -153,7 +161,8 @@ mod tests {
         (0..10).for_each(|_| histogram.record(500));
         let mut later = Snapshot::default();
         later.add(&histogram);
-        let recent = later.since(&earlier);
+        let mut recent = earlier;
+        recent.become_what_came_until(&later);
         assert_eq!(recent.count(), 10);
         assert!((500..532).contains(&recent.largest()), "{}", recent.largest());
         assert_eq!(later.largest(), 1_000_000);

@@ -6,7 +6,7 @@ use crate::background;
 use crate::failure::Failure;
 use core::cell::{Cell, RefCell, RefMut};
 use core::sync::atomic::{AtomicU32, AtomicU64};
-use guest_logic::histogram::Histogram;
+use guest_logic::histogram::{Histogram, Snapshot};
 use guest_logic::memory_map::{FreeMemory, Mark, OutOfMemory, PageSet, Range};
 
 /// The guest's memory. Arenas share it with the balloon.
@@ -66,6 +66,8 @@ unsafe impl Zeroed for AtomicU32 {}
 unsafe impl Zeroed for AtomicU64 {}
 // SAFETY: an array of plain numbers.
 unsafe impl Zeroed for Histogram {}
+// SAFETY: an array of plain numbers.
+unsafe impl Zeroed for Snapshot {}
 
 impl<'a> Arena<'a> {
     /// An arena over `memory`.

@@ -79,7 +79,7 @@ impl<'a> Phase<'a> {
         stopping: Stopping,
     ) -> Result<Self, Failure> {
         let histograms = &*arena.slice::<Histogram>(machine.team.size(), 64)?;
-        let reporter = Reporter::new(name.0, name.1, &machine.arguments, histograms);
+        let reporter = Reporter::new(arena, name.0, name.1, &machine.arguments, histograms)?;
         let deadline_ns = match duration {
             Duration::Seconds(seconds) => {
                 reporter.start_ns().saturating_add(seconds.saturating_mul(NS_PER_SECOND))

@@ -1,5 +1,7 @@
 //! The `REPORT` lines: operations, latencies and the guest's own view of time.
 
+use crate::arena::Arena;
+use crate::failure::Failure;
 use crate::{clock, print_line, stop};
 use core::fmt::Write;
 use guest_logic::command_line::Arguments;
@@ -20,22 +22,26 @@ pub struct Reporter<'a> {
     last_report_ns: u64,
     next_report_ns: u64,
     next_ask_ns: u64,
-    previous: Snapshot,
+    /// The sum of all histograms at the last report. Here and below by reference: they are large, and stacks are small.
+    previous: &'a mut Snapshot,
+    sum: &'a mut Snapshot,
     cycles: u64,
 }
 
 impl<'a> Reporter<'a> {
-    /// Starts the phase now.
+    /// Starts the phase now, with memory from `arena`.
     pub fn new(
+        arena: &'a Arena,
         workload: &'static str,
         phase: &'static str,
         arguments: &Arguments,
         histograms: &'a [Histogram],
-    ) -> Self {
+    ) -> Result<Self, Failure> {
+        let [previous, sum] = arena.slice::<Snapshot>(2, 64)? else { unreachable!("two were asked for") };
         let start_ns = clock::now();
         let interval_ns =
             (arguments.report_seconds > 0).then(|| arguments.report_seconds.saturating_mul(NS_PER_SECOND));
-        Self {
+        Ok(Self {
             workload,
             phase,
             histograms,
@@ -44,9 +50,10 @@ impl<'a> Reporter<'a> {
             last_report_ns: start_ns,
             next_report_ns: interval_ns.map_or(u64::MAX, |interval| start_ns.saturating_add(interval)),
             next_ask_ns: start_ns.saturating_add(ASK_NS),
-            previous: Snapshot::default(),
+            previous,
+            sum,
             cycles: 0,
-        }
+        })
     }
 
     /// When the phase started.
@@ -76,24 +83,25 @@ impl<'a> Reporter<'a> {
         stop::announced()
     }
 
-    fn sum(&self) -> Snapshot {
-        let mut sum = Snapshot::default();
-        self.histograms.iter().for_each(|histogram| sum.add(histogram));
-        sum
+    fn add_up(&mut self) {
+        self.sum.clear();
+        self.histograms.iter().for_each(|histogram| self.sum.add(histogram));
     }
 
     fn report_interval(&mut self, now: u64) {
-        let sum = self.sum();
-        self.line("interval", now, now.saturating_sub(self.last_report_ns), &sum.since(&self.previous));
-        self.previous = sum;
+        self.add_up();
+        self.previous.become_what_came_until(self.sum);
+        self.line("interval", now, now.saturating_sub(self.last_report_ns), self.previous);
+        self.previous.copy_from(self.sum);
         self.last_report_ns = now;
         self.next_report_ns = self.interval_ns.map_or(u64::MAX, |interval| now.saturating_add(interval));
     }
 
     /// The last line of the phase, over all of it.
-    pub fn finish(&self) {
+    pub fn finish(&mut self) {
         let now = clock::now();
-        self.line("total", now, now.saturating_sub(self.start_ns), &self.sum());
+        self.add_up();
+        self.line("total", now, now.saturating_sub(self.start_ns), self.sum);
     }
 
     fn line(&self, part: &str, now: u64, elapsed_ns: u64, snapshot: &Snapshot) {

@@ -14,6 +14,21 @@ fn an_empty_line_says_hello() {
     assert_eq!(arguments, Arguments { workloads: arguments.workloads.clone(), ..Arguments::default() });
 }
 
+fn phases_of(wanted: &[(u64, u64, Duration)]) -> Workload {
+    let mut phases = Phases::new();
+    for &(held, hot, duration) in wanted {
+        assert!(phases.push(Step { held, hot, duration }));
+    }
+    Workload::Phases(phases)
+}
+
+#[test]
+fn levels_are_climbed_one_by_one() {
+    let Ok(Workload::Phases(phases)) = one("phases:8M/1,64M/1,16M/1,8M/1") else { panic!("it is one") };
+    let climb = |held| phases.level_above(held).map(|level| level >> 20);
+    assert_eq!([0, 8 << 20, 20 << 20, 64 << 20].map(climb), [Some(8), Some(16), Some(64), None]);
+}
+
 #[test]
 fn every_workload_is_understood() {
     use Duration::{OnePass, Seconds, UntilStopped};
@@ -34,6 +49,14 @@ fn every_workload_is_understood() {
         ("hold:64M,identical", hold(Content::Identical, UntilStopped)),
         ("hold:64M,random,0", hold(Content::Random, UntilStopped)),
         ("hold:64M,zero,9", hold(Content::Zero, Seconds(9))),
+        (
+            "phases:8M/30,64M/9/32M,4K/0",
+            phases_of(&[
+                (8 << 20, 0, Seconds(30)),
+                (64 << 20, 32 << 20, Seconds(9)),
+                (4096, 0, UntilStopped),
+            ]),
+        ),
         ("balloon", Workload::Balloon),
         ("blk-read:4K,32,2", block(false, false, 4096, 32, Seconds(2))),
         ("blk-write:512,1,2", block(true, false, 512, 1, Seconds(2))),
@@ -72,6 +95,12 @@ fn values_that_make_no_sense_are_refused_by_name() {
         ("churn:0", "0"),
         ("hold:64M", ""),
         ("hold:64M,noise", "noise"),
+        ("phases", ""),
+        ("phases:8M", "8M"),
+        ("phases:8M/1/9M", "8M/1/9M"),
+        ("phases:8M/1/4M/2", "8M/1/4M/2"),
+        ("phases:8M/x", "x"),
+        ("phases:1M/1,1M/1,1M/1,1M/1,1M/1,1M/1,1M/1,1M/1,2M/1", "2M/1"),
         ("balloon:1", "1"),
         ("blk-read:1000,1,1", "1000"),
         ("blk-read:8M,1,1", "8M"),
@@ -92,7 +121,7 @@ fn values_that_make_no_sense_are_refused_by_name() {
 fn the_keys_are_understood_in_any_order() {
     let line = "seconds=7 workload=touch:1M+verify:2M,3+exit:4 report=0 tick=2 seed=9 writes=10 poll=on disk=1 \
                 ip=192.168.7.2/28 gateway=192.168.7.1 balloon=on reporting=off \
-                reporting-after=9 rewrite=on pause=7 apic=x2apic";
+                reporting-after=9 rewrite=on pause=7 burst=5 common=40 apic=x2apic";
     let arguments = parse(line).unwrap();
     let durations: std::vec::Vec<_> = arguments
         .workloads
@@ -121,6 +150,8 @@ fn the_keys_are_understood_in_any_order() {
             report_after_ms: 9,
             rewrite: true,
             pause_ms: 7,
+            burst_pages: 5,
+            common_percent: 40,
             x2apic: true,
             unknown: None,
         }
@@ -149,6 +180,8 @@ fn bad_keys_are_refused() {
         "workload=hello++hello",
         "balloon=yes",
         "pause=3600001",
+        "burst=0",
+        "common=101",
     ] {
         assert!(parse(line).is_err(), "{line}");
     }

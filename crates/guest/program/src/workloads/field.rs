@@ -26,8 +26,28 @@ pub struct Ledger<'a> {
 pub enum Contents {
     /// The pattern of this seed, the page's number and its generation.
     Pattern(u64),
+    /// The pattern, of the first seed for so many pages in a hundred, of the second for the others.
+    Mixed {
+        /// What is the same in other guests.
+        common: u64,
+        /// What is not.
+        own: u64,
+        /// Pages in a hundred that are common.
+        percent: u64,
+    },
     /// Zeros.
     Zero,
+}
+
+impl Contents {
+    /// None: the page is zero.
+    fn seed(self, page: u64) -> Option<u64> {
+        match self {
+            Self::Pattern(seed) => Some(seed),
+            Self::Mixed { common, own, percent } => Some(if page % 100 < percent { common } else { own }),
+            Self::Zero => None,
+        }
+    }
 }
 
 /// The pages and what they should hold. Each processor owns a share of the pages, so no page is visited by two.
@@ -105,19 +125,17 @@ impl Field<'_> {
         let generation = self.generation(page).load(Ordering::Relaxed).wrapping_add(1);
         self.generation(page).store(generation, Ordering::Relaxed);
         let words = self.words(page);
-        match self.contents {
-            Contents::Pattern(seed) => pattern::fill(words, pattern::first_word(seed, page, generation)),
-            Contents::Zero => words.fill(0),
+        match self.contents.seed(page) {
+            Some(seed) => pattern::fill(words, pattern::first_word(seed, page, generation)),
+            None => words.fill(0),
         }
     }
 
     fn check(&self, page: u64) -> Result<(), Mismatch> {
         let generation = self.generation(page).load(Ordering::Relaxed);
-        match self.contents {
-            Contents::Pattern(seed) => {
-                pattern::check(self.words(page), pattern::first_word(seed, page, generation))
-            }
-            Contents::Zero => pattern::check_zero(self.words(page)),
+        match self.contents.seed(page) {
+            Some(seed) => pattern::check(self.words(page), pattern::first_word(seed, page, generation)),
+            None => pattern::check_zero(self.words(page)),
         }
     }
 

@@ -1,15 +1,13 @@
 //! `hold`: fills memory, halts until it is stopped or the time is over, and looks then whether all is as it was.
 
-use super::Ending;
 use super::field::{After, Contents, Field, Ledger, PAGE};
+use super::{Ending, idle};
 use crate::arena::Arena;
 use crate::crew::{run_last_phase, run_phase};
 use crate::failure::Failure;
 use crate::machine::Machine;
-use crate::{background, clock, seed, stop, timer};
+use crate::{seed, stop};
 use guest_logic::command_line::{Content, Duration};
-
-const NS_PER_SECOND: u64 = 1_000_000_000;
 
 pub fn run(
     machine: &Machine,
@@ -32,7 +30,7 @@ pub fn run(
     if filled == Ending::Stopped {
         return Ok(Ending::Stopped);
     }
-    sleep(duration);
+    idle::sleep(duration);
     if machine.arguments.rewrite {
         let own = Field { pages, ledger: &ledger, contents: Contents::Pattern(seed::unique()) };
         run_last_phase(machine, arena, ("hold", "rewrite"), &|worker| {
@@ -56,24 +54,4 @@ fn check(machine: &Machine, arena: &Arena, field: &Field) -> Result<(), Failure>
     run_last_phase(machine, arena, ("hold", "check"), &|worker| {
         field.visit_all(worker, After::Leave);
     })
-}
-
-/// Without a number of seconds, no timer is set: nothing but the host wakes the guest.
-fn sleep(duration: Duration) {
-    let end = match duration {
-        Duration::Seconds(seconds) => {
-            Some(clock::now().saturating_add(seconds.saturating_mul(NS_PER_SECOND)))
-        }
-        Duration::OnePass | Duration::UntilStopped => None,
-    };
-    while !stop::announced() {
-        if let Some(end) = end {
-            match end.saturating_sub(clock::now()) {
-                0 => break,
-                ns => timer::once(ns),
-            }
-        }
-        background::halt();
-    }
-    timer::stop();
 }

@@ -3,6 +3,7 @@
 use super::Ending;
 use crate::machine::Machine;
 use crate::{background, clock, interrupts, print_line, stop, timer};
+use guest_logic::command_line::Duration;
 
 const NS_PER_SECOND: u64 = 1_000_000_000;
 
@@ -31,6 +32,27 @@ fn tick(period_ns: u64) {
             break;
         }
         timer::once(next.saturating_sub(clock::now()));
+        background::halt();
+    }
+    timer::stop();
+}
+
+/// Halts for this time, or until a stop is asked for. Without a number of seconds, no timer is set: nothing but the host
+/// wakes the guest.
+pub fn sleep(duration: Duration) {
+    let end = match duration {
+        Duration::Seconds(seconds) => {
+            Some(clock::now().saturating_add(seconds.saturating_mul(NS_PER_SECOND)))
+        }
+        Duration::OnePass | Duration::UntilStopped => None,
+    };
+    while !stop::announced() {
+        if let Some(end) = end {
+            match end.saturating_sub(clock::now()) {
+                0 => break,
+                ns => timer::once(ns),
+            }
+        }
         background::halt();
     }
     timer::stop();

@@ -10,6 +10,7 @@ mod hold;
 mod idle;
 mod memory;
 mod net;
+mod phases;
 mod rng;
 mod spin;
 
@@ -89,6 +90,7 @@ fn run(
         Workload::Idle | Workload::Balloon => Ok(idle::run(machine)),
         Workload::Churn { size, duration } => churn::run(machine, &arena, size, duration),
         Workload::Hold { size, content, duration } => hold::run(machine, &arena, size, content, duration),
+        Workload::Phases(ref work) => phases::run(machine, &arena, work),
         Workload::Memory(work) => memory::run(machine, &arena, work),
         Workload::Block(work) => block::transfer::run(machine, &arena, functions, work),
         Workload::BlockVerify { size, duration } => {

@@ -14,7 +14,7 @@ use guest_logic::histogram::Histogram;
 pub fn run(machine: &Machine, arena: &Arena, functions: &[Function], size: u64) -> Result<Ending, Failure> {
     let mut source = Entropy::open(functions, arena)?;
     let histogram = &arena.slice::<Histogram>(1, 64)?[..];
-    let mut reporter = Reporter::new("rng", "read", &machine.arguments, histogram);
+    let mut reporter = Reporter::new(arena, "rng", "read", &machine.arguments, histogram)?;
     let mut check = Check::default();
     let bad =
         |fault| Failure::new(CODE_CORRUPT, format_args!("virtio-rng: the output is not random: {fault:?}"));

@@ -38,7 +38,7 @@ pub fn pump(
     duration: Duration,
 ) -> Result<Ending, Failure> {
     let histogram = &arena.slice::<Histogram>(1, 64)?[..];
-    let mut reporter = Reporter::new(name.0, name.1, &machine.arguments, histogram);
+    let mut reporter = Reporter::new(arena, name.0, name.1, &machine.arguments, histogram)?;
     let deadline_ns = match duration {
         Duration::Seconds(seconds) => {
             reporter.start_ns().saturating_add(seconds.saturating_mul(NS_PER_SECOND))

@@ -46,7 +46,7 @@ pub fn run(
         icmp::PacketBuffer::new(&mut metadata_out[..], arena.slice::<u8>(4096, 64)?),
     ));
     let histogram = &arena.slice::<Histogram>(1, 64)?[..];
-    let mut reporter = Reporter::new("net-ping", "ping", &machine.arguments, histogram);
+    let mut reporter = Reporter::new(arena, "net-ping", "ping", &machine.arguments, histogram)?;
     let [a, b, c, d] = address;
     let (mut lost, mut damaged, mut ending) = (0_u64, 0_u64, Ending::Completed);
     for number in 0..count {
