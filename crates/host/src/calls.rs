@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use napa_api::control::{Command, Exchange, ExchangeError, MemoryCommand, Progress};
 use napa_units::VmId;
+
+use crate::mechanisms::{Urgency, Wish};
 use rustix::event::PollFlags;
 use serde_json::Value;
 
@@ -29,6 +31,7 @@ pub struct Calls {
 #[derive(Debug)]
 struct Call {
     vm: VmId,
+    urgency: Urgency,
     command: Command,
     stream: UnixStream,
     exchange: Exchange,
@@ -78,8 +81,9 @@ impl CallError {
 }
 
 impl Calls {
-    /// Asks a VM. Nothing here waits.
-    pub fn start(&mut self, vm: VmId, socket: &Path, command: Command) -> Option<Ended> {
+    /// Asks a VM. Nothing here waits. What has ended already is given.
+    pub fn start(&mut self, vm: VmId, socket: &Path, wish: Wish) -> Option<Ended> {
+        let Wish { urgency, command } = wish;
         let started = Instant::now();
         let connect = || {
             let stream = UnixStream::connect(socket)?;
@@ -89,7 +93,16 @@ impl Calls {
             Ok(stream) => {
                 let deadline = started + bound(command);
                 let (exchange, awaits) = (Exchange::new(command), PollFlags::OUT);
-                self.under_way.push(Call { vm, command, stream, exchange, awaits, started, deadline });
+                self.under_way.push(Call {
+                    vm,
+                    urgency,
+                    command,
+                    stream,
+                    exchange,
+                    awaits,
+                    started,
+                    deadline,
+                });
                 None
             }
             Err(error) => {
@@ -99,9 +112,14 @@ impl Calls {
         }
     }
 
-    /// The calls under way: whom, and for what.
-    pub fn under_way(&self) -> impl Iterator<Item = (VmId, Command)> {
-        self.under_way.iter().map(|call| (call.vm, call.command))
+    /// How urgent the calls under way are.
+    pub fn under_way(&self) -> impl Iterator<Item = Urgency> {
+        self.under_way.iter().map(|call| call.urgency)
+    }
+
+    /// Whether a VM is being asked.
+    pub fn is_asking(&self, vm: VmId) -> bool {
+        self.under_way.iter().any(|call| call.vm == vm)
     }
 
     /// What to wait for.
@@ -171,6 +189,8 @@ mod tests {
 
     use super::*;
 
+    const STATUS: Wish = Wish { urgency: Urgency::Poll, command: Command::Status };
+
     fn until_ended(calls: &mut Calls) -> Ended {
         loop {
             if let Some(ended) = calls.advance().pop() {
@@ -194,9 +214,9 @@ mod tests {
             }
         });
         let mut calls = Calls::default();
-        assert!(calls.start(VmId(1), &silent, Command::Status).is_none());
+        assert!(calls.start(VmId(1), &silent, STATUS).is_none());
         for is_answered in [true, false] {
-            assert!(calls.start(VmId(2), &quick, Command::Status).is_none());
+            assert!(calls.start(VmId(2), &quick, STATUS).is_none());
             assert_eq!(calls.under_way().count(), 2);
             let ended = until_ended(&mut calls);
             assert_eq!((ended.vm, ended.outcome.is_ok()), (VmId(2), is_answered));
@@ -207,8 +227,8 @@ mod tests {
         calls.under_way[0].deadline = Instant::now();
         let ended = until_ended(&mut calls);
         assert!(matches!(ended.outcome, Err(CallError::Late { method: "status", .. })), "{ended:?}");
-        assert!(calls.start(VmId(3), &folder.path().join("none"), Command::Status).is_some());
-        assert!(calls.start(VmId(1), &silent, Command::Status).is_none());
+        assert!(calls.start(VmId(3), &folder.path().join("none"), STATUS).is_some());
+        assert!(calls.start(VmId(1), &silent, STATUS).is_none());
         calls.forget(VmId(1));
         assert_eq!((calls.streams().count(), calls.deadline()), (0, None));
     }

@@ -58,7 +58,7 @@ impl Mechanism for Balloon {
         "balloon"
     }
 
-    fn offers(&self, _facts: &Facts) -> Vec<Draft> {
+    fn offers(&self, _facts: &Facts<'_>) -> Vec<Draft> {
         let Some(report) = self.driven() else { return Vec::new() };
         let (target, held) = (self.target(report), report.held);
         let between = |more: Bytes, less: Bytes| Pages::covering(Bytes(more.0.saturating_sub(less.0)));
@@ -79,7 +79,7 @@ impl Mechanism for Balloon {
         ]
     }
 
-    fn order(&mut self, order: Order, _facts: &Facts) {
+    fn order(&mut self, order: Order, _facts: &Facts<'_>) {
         let Some(report) = self.driven() else { return };
         let held = report.held.0;
         let target = Bytes(match order {
@@ -90,7 +90,7 @@ impl Mechanism for Balloon {
         self.wanted = (target != report.target).then_some(target);
     }
 
-    fn wish(&self, facts: &Facts) -> Option<Wish> {
+    fn wish(&self, facts: &Facts<'_>) -> Option<Wish> {
         let ask = |urgency, command| Some(Wish { urgency, command: Command::Memory(command) });
         if facts.now < self.absent_until {
             return None;

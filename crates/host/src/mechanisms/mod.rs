@@ -35,8 +35,8 @@ pub fn catalog() -> Vec<Box<dyn Mechanism>> {
 const MECHANISMS_MAX: u64 = 16;
 
 /// What mechanisms can know about a guest.
-#[derive(Clone, Debug)]
-pub struct Facts {
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
     /// Time on the daemon's own clock.
     pub now: Duration,
     /// The guest's memory in RAM.
@@ -44,9 +44,9 @@ pub struct Facts {
     /// The guest's memory in swap.
     pub swapped: Pages,
     /// How far its pages may be merged.
-    pub share: ShareConfig,
+    pub share: &'a ShareConfig,
     /// By what means memory can be taken. `None`: the VM was not asked so far.
-    pub means: Option<MeansReport>,
+    pub means: Option<&'a MeansReport>,
     /// What the host's swap has room for.
     pub room: SwapRoom,
     /// Strangers on the host let the kernel merge their pages with whoever shares.
@@ -106,13 +106,13 @@ pub trait Mechanism: std::fmt::Debug + Send {
     fn name(&self) -> &'static str;
 
     /// What it could do now.
-    fn offers(&self, facts: &Facts) -> Vec<Draft>;
+    fn offers(&self, facts: &Facts<'_>) -> Vec<Draft>;
 
     /// Takes an order, which replaces the one before.
-    fn order(&mut self, order: Order, facts: &Facts);
+    fn order(&mut self, order: Order, facts: &Facts<'_>);
 
     /// What it would ask the VM for. `None`: nothing at the moment.
-    fn wish(&self, facts: &Facts) -> Option<Wish>;
+    fn wish(&self, facts: &Facts<'_>) -> Option<Wish>;
 
     /// Learns what came of a command that it wished for. It is told of all answers of its VM.
     fn answered(&mut self, command: Command, outcome: Result<&Value, &CallError>, at: Answered);
@@ -201,12 +201,12 @@ mod tests {
     use super::*;
 
     /// A guest of which 100 pages are in RAM, on a host with room in its compressed swap.
-    pub fn facts() -> Facts {
+    pub fn facts() -> Facts<'static> {
         Facts {
             now: Duration::from_secs(100),
             resident: Pages(100),
             swapped: Pages(5),
-            share: ShareConfig::Vm,
+            share: &ShareConfig::Vm,
             means: None,
             room: SwapRoom { next: Some(Step::CompressedSwap), pages: Pages(1000) },
             has_strangers: false,

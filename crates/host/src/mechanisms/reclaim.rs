@@ -60,7 +60,7 @@ impl Mechanism for Reclaim {
         "swap"
     }
 
-    fn offers(&self, facts: &Facts) -> Vec<Draft> {
+    fn offers(&self, facts: &Facts<'_>) -> Vec<Draft> {
         let Some(step) = facts.room.next else { return Vec::new() };
         let pages_max = facts.resident.min(facts.room.pages);
         if facts.now < self.rests_until || pages_max == Pages(0) {
@@ -81,14 +81,14 @@ impl Mechanism for Reclaim {
         }]
     }
 
-    fn order(&mut self, order: Order, _facts: &Facts) {
+    fn order(&mut self, order: Order, _facts: &Facts<'_>) {
         self.owed = match order {
             Order::Take(pages) => pages,
             Order::Return(_) | Order::Cancel => Pages(0),
         };
     }
 
-    fn wish(&self, facts: &Facts) -> Option<Wish> {
+    fn wish(&self, facts: &Facts<'_>) -> Option<Wish> {
         let size = self.owed.min(PART).bytes();
         let command = Command::Memory(MemoryCommand::Reclaim { size });
         (size > Bytes(0) && facts.now >= self.rests_until).then_some(Wish { urgency: Urgency::Work, command })
@@ -117,7 +117,7 @@ mod tests {
     use super::super::{Step, SwapRoom};
     use super::*;
 
-    fn size(reclaim: &Reclaim, facts: &Facts) -> Option<Bytes> {
+    fn size(reclaim: &Reclaim, facts: &Facts<'_>) -> Option<Bytes> {
         match reclaim.wish(facts)?.command {
             Command::Memory(MemoryCommand::Reclaim { size }) => Some(size),
             other => panic!("{other:?}"),

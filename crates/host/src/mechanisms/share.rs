@@ -60,13 +60,13 @@ impl Mechanism for Share {
         "sharing"
     }
 
-    fn offers(&self, facts: &Facts) -> Vec<Draft> {
+    fn offers(&self, facts: &Facts<'_>) -> Vec<Draft> {
         let merges = !matches!(facts.share, ShareConfig::Zero | ShareConfig::Off);
         let can_do = |means: &napa_api::control::MeansReport| {
             means.no_zero_pages.is_none() || (merges && means.no_merging.is_none())
         };
-        let is_possible = facts.means.as_ref().is_some_and(can_do)
-            && facts.share != ShareConfig::Off
+        let is_possible = facts.means.is_some_and(can_do)
+            && *facts.share != ShareConfig::Off
             && !(merges && facts.has_strangers);
         if !is_possible {
             return Vec::new();
@@ -84,7 +84,7 @@ impl Mechanism for Share {
         }]
     }
 
-    fn order(&mut self, order: Order, facts: &Facts) {
+    fn order(&mut self, order: Order, facts: &Facts<'_>) {
         self.pace = match order {
             Order::Take(pages) => pages,
             Order::Return(_) | Order::Cancel => Pages(0),
@@ -92,7 +92,7 @@ impl Mechanism for Share {
         self.resident = facts.resident;
     }
 
-    fn wish(&self, facts: &Facts) -> Option<Wish> {
+    fn wish(&self, facts: &Facts<'_>) -> Option<Wish> {
         let is_due = self.pace > Pages(0) && facts.now >= self.next && !self.offers(facts).is_empty();
         let command = Command::Memory(MemoryCommand::Share(ShareOrder::On));
         is_due.then_some(Wish { urgency: Urgency::Search, command })
@@ -121,36 +121,36 @@ mod tests {
     use super::super::tests::{facts, now};
     use super::*;
 
-    fn able(no_zero_pages: Option<&str>, no_merging: Option<&str>) -> Facts {
+    fn means(no_zero_pages: Option<&str>, no_merging: Option<&str>) -> MeansReport {
         let why = |text: Option<&str>| text.map(str::to_owned);
         let (no_zero_pages, no_merging) = (why(no_zero_pages), why(no_merging));
-        Facts {
-            means: Some(MeansReport { no_zero_pages, no_merging, reclaim: ReclaimMechanism::PageOut }),
-            ..facts()
-        }
+        MeansReport { no_zero_pages, no_merging, reclaim: ReclaimMechanism::PageOut }
     }
 
     #[test]
     fn it_is_offered_where_something_can_be_shared() {
-        let both = able(None, None);
-        for (facts, expected) in [
-            (both.clone(), true),
-            (able(Some("no"), None), true),
-            (able(None, Some("no")), true),
-            (able(Some("no"), Some("no")), false),
-            (facts(), false),
-            (Facts { has_strangers: true, ..both.clone() }, false),
-            (Facts { has_strangers: true, share: ShareConfig::Zero, ..both.clone() }, true),
-            (Facts { share: ShareConfig::Zero, ..able(Some("no"), None) }, false),
-            (Facts { share: ShareConfig::Off, ..both }, false),
+        let (both, no) = (means(None, None), Some("no"));
+        let (vm, zero, off) = (ShareConfig::Vm, ShareConfig::Zero, ShareConfig::Off);
+        for (means, share, has_strangers, expected) in [
+            (Some(&both), &vm, false, true),
+            (Some(&means(no, None)), &vm, false, true),
+            (Some(&means(None, no)), &vm, false, true),
+            (Some(&means(no, no)), &vm, false, false),
+            (None, &vm, false, false),
+            (Some(&both), &vm, true, false),
+            (Some(&both), &zero, true, true),
+            (Some(&means(no, None)), &zero, false, false),
+            (Some(&both), &off, false, false),
         ] {
+            let facts = Facts { means, share, has_strangers, ..facts() };
             assert_eq!(!Share::default().offers(&facts).is_empty(), expected, "{facts:?}");
         }
     }
 
     #[test]
     fn the_pace_is_kept_by_how_often_the_vm_is_asked() {
-        let facts = able(None, None);
+        let means = means(None, None);
+        let facts = Facts { means: Some(&means), ..facts() };
         let mut share = Share::default();
         assert_eq!(share.wish(&facts), None);
         share.order(Order::Take(Pages(20)), &facts);
@@ -163,7 +163,7 @@ mod tests {
         };
         // Of its 100 pages it has looked at 40, which is as much as two seconds are good for.
         share.answered(command, Ok(&report(60)), now());
-        let at = |seconds| Facts { now: now().now + Duration::from_secs(seconds), ..facts.clone() };
+        let at = |seconds| Facts { now: now().now + Duration::from_secs(seconds), ..facts };
         assert!(share.wish(&at(1)).is_none() && share.wish(&at(2)).is_some());
         share.answered(command, Ok(&report(0)), now());
         assert!(share.wish(&at(2)).is_none() && share.wish(&at(3)).is_some());

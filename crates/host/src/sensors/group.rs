@@ -74,8 +74,8 @@ impl GroupSensor {
 mod tests {
     use std::time::Duration;
 
-    use super::super::fixture::Fixture;
     use super::*;
+    use crate::fixture::Fixture;
 
     const PRESSURE: &str = "some avg10=0.00 avg60=0.00 avg300=0.00 total=2000\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=1000\n";
     const STAT: &str =

@@ -86,8 +86,8 @@ fn stalls(root: &Root) -> Result<Option<Stalls>, SensorError> {
 mod tests {
     use napa_units::Bytes;
 
-    use super::super::fixture::Fixture;
     use super::*;
+    use crate::fixture::Fixture;
 
     const MEMINFO: &str =
         "MemTotal: 2048 kB\nMemFree: 512 kB\nMemAvailable: 1024 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\n";

@@ -86,8 +86,8 @@ fn bytes(text: &Text, name: Option<&str>) -> Result<Bytes, SensorError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::Fixture;
     use super::*;
+    use crate::fixture::Fixture;
 
     fn process(files: &[(&str, &str)]) -> Option<ProcessSharing> {
         let host = Fixture::new(files);

@@ -52,8 +52,8 @@ impl Meminfo {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::Fixture;
     use super::*;
+    use crate::fixture::Fixture;
 
     const OLD: &str = "MemTotal:        2048 kB\nMemFree:          512 kB\nMemAvailable:    1024 kB\nBuffers: 0 kB\n\
                        SwapTotal:       4096 kB\nSwapFree:        4000 kB\n";

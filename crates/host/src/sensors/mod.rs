@@ -35,6 +35,3 @@ pub use self::process::{ProcessSensor, Rollup, Statm, Usage};
 pub use self::swap::{CompressedSwap, DiskSwap, SwapState};
 pub use self::text::SensorError;
 pub use self::trigger::{Alarm, Triggers};
-
-#[cfg(test)]
-mod fixture;

@@ -67,8 +67,8 @@ impl Meter {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::Fixture;
     use super::*;
+    use crate::fixture::Fixture;
 
     fn check(text: &str, expected: Option<[u64; 2]>) {
         let host = Fixture::new(&[("p", text)]);

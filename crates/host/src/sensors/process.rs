@@ -20,8 +20,10 @@ pub struct ProcessSensor {
 /// What a process has in memory, at the price of one small read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statm {
-    /// All of it, shared pages included; 0 of a process that ends.
+    /// All of it, shared pages counted whole.
     pub resident: Bytes,
+    /// The part of it that belongs to files, such as the program itself.
+    pub files: Bytes,
 }
 
 /// What a process has in swap, and how often it waited.
@@ -40,6 +42,8 @@ pub struct Rollup {
     pub resident: Bytes,
     /// Its part of it: a page that N processes have counts for an Nth.
     pub proportional: Bytes,
+    /// The part of that which belongs to no file: guest memory, and a little of the process's own.
+    pub anonymous: Bytes,
     /// Its part of what is in swap.
     pub swapped: Bytes,
 }
@@ -66,10 +70,10 @@ impl ProcessSensor {
         match (words.next(), words.next(), words.next()) {
             // A process that has given its memory back, but was not waited for.
             (Some(Ok(0)), ..) => Err(SensorError::Gone { file: self.folder.join("statm") }),
-            (Some(Ok(size)), Some(Ok(resident)), Some(Ok(_)))
-                if resident <= size && size < u64::MAX >> 12 =>
+            (Some(Ok(size)), Some(Ok(resident)), Some(Ok(files)))
+                if files <= resident && resident <= size && size < u64::MAX >> 12 =>
             {
-                Ok(Statm { resident: Pages(resident).bytes() })
+                Ok(Statm { resident: Pages(resident).bytes(), files: Pages(files).bytes() })
             }
             _ => Err(text.nonsense("its first three words are not sizes in pages")),
         }
@@ -101,9 +105,10 @@ impl ProcessSensor {
         let rollup = Rollup {
             resident: size("Rss")?,
             proportional: size("Pss")?,
+            anonymous: size("Pss_Anon")?,
             swapped: text.kib("SwapPss")?.unwrap_or_default(),
         };
-        match rollup.proportional <= rollup.resident {
+        match rollup.anonymous <= rollup.proportional && rollup.proportional <= rollup.resident {
             true => Ok(rollup),
             false => Err(text.nonsense("its part is more than the whole")),
         }
@@ -120,12 +125,12 @@ impl ProcessSensor {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::Fixture;
     use super::*;
+    use crate::fixture::Fixture;
 
     const STAT: &str = "7 (a (b) c) S 1 7 7 0 -1 4194304 1704 0 33 0 12 3 0 0 20 0 9 0 100 999 50\n";
     const STATUS: &str = "Name:\tnapa\nVmRSS:\t   2048 kB\nVmSwap:\t    512 kB\n";
-    const ROLLUP: &str = "55cf-7ffc ---p 00000000 00:00 0   [rollup]\nRss:  1704 kB\nPss:  361 kB\nPss_Dirty: 1 kB\n\
+    const ROLLUP: &str = "55cf-7ffc ---p 00000000 00:00 0   [rollup]\nRss:  1704 kB\nPss:  361 kB\nPss_Dirty: 1 kB\nPss_Anon: 300 kB\n\
                           Swap: 8 kB\nSwapPss: 4 kB\n";
 
     fn process(name: &str, text: &str) -> (Fixture, ProcessSensor) {
@@ -153,8 +158,12 @@ mod tests {
         let (_host, sensor) = process("", "");
         assert_eq!(sensor.statm().unwrap().resident, Pages(426).bytes());
         assert_eq!(sensor.usage().unwrap(), Usage { swapped: Bytes::kib(512), major_faults: 33 });
-        let expected =
-            Rollup { resident: Bytes::kib(1704), proportional: Bytes::kib(361), swapped: Bytes::kib(4) };
+        let expected = Rollup {
+            resident: Bytes::kib(1704),
+            proportional: Bytes::kib(361),
+            anonymous: Bytes::kib(300),
+            swapped: Bytes::kib(4),
+        };
         assert_eq!(sensor.rollup().unwrap(), expected);
         assert_eq!(sensor.sharing().unwrap(), ProcessSharing::default());
     }
@@ -170,7 +179,7 @@ mod tests {
             ("stat", "7 (a) S 1 2 3"),
             ("stat", ""),
             ("smaps_rollup", "Rss: 4 kB\n"),
-            ("smaps_rollup", "Rss: 4 kB\nPss: 5 kB\n"),
+            ("smaps_rollup", "Rss: 4 kB\nPss: 5 kB\nPss_Anon: 1 kB\n"),
             ("smaps_rollup", "Rss: NaN kB\nPss: 5 kB\n"),
         ] {
             let (_host, sensor) = process(name, text);

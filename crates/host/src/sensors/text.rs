@@ -161,8 +161,8 @@ fn shown(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::Fixture;
     use super::*;
+    use crate::fixture::Fixture;
 
     #[test]
     fn numbers_are_numbers_and_everything_else_names_the_file() {

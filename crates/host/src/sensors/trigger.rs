@@ -64,8 +64,8 @@ fn arm(file: &std::path::Path, words: &str) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::Fixture;
     use super::*;
+    use crate::fixture::Fixture;
 
     #[test]
     fn a_kernel_that_does_not_call_is_polled_and_the_reason_told() {
