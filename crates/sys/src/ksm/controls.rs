@@ -7,25 +7,19 @@ use std::os::unix::fs::FileExt;
 use super::SYSFS;
 use crate::host::Root;
 
-/// The settings that are changed, in the order in which they are set. Where the kernel has an advisor it comes first,
-/// because it takes the pace over; `run` comes last. Settings that cannot be changed while pages are merged
-/// (`max_page_sharing`, `merge_across_nodes`) are left alone.
-const NAMES: [&str; 6] =
-    ["advisor_mode", "advisor_target_scan_time", "pages_to_scan", "sleep_millisecs", "use_zero_pages", "run"];
+/// The settings that are changed, in the order in which they are set: where the kernel has an advisor it comes first,
+/// because the pace cannot be set while it has one; `run` comes last. Settings that cannot be changed while pages are
+/// merged (`max_page_sharing`, `merge_across_nodes`) are left alone.
+const NAMES: [&str; 5] = [ADVISOR.0, "pages_to_scan", "sleep_millisecs", "use_zero_pages", "run"];
 
-/// Pages of zeros need no copy of their own to be merged with.
-const ZERO_PAGES: (&str, &str) = ("use_zero_pages", "1");
-const RUN: (&str, &str) = ("run", "1");
-/// The kernel's own pause between two steps of the scanner.
-const SLEEP_MS: (&str, &str) = ("sleep_millisecs", "20");
-
-/// With an advisor the kernel aims at looking at all mergeable memory once in so many seconds, within the bounds it
-/// has for itself (from 500 pages a step up, at most 70 % of a core). A page is merged after it was found unchanged
-/// once, so what guests hold in common is merged within two such rounds.
-const ADVISED: &[(&str, &str)] =
-    &[("advisor_mode", "scan-time"), ("advisor_target_scan_time", "60"), SLEEP_MS, ZERO_PAGES, RUN];
-/// Without one: up to 50,000 pages (200 MiB) a second, for up to a tenth of a core.
-const PACED: &[(&str, &str)] = &[("pages_to_scan", "1000"), SLEEP_MS, ZERO_PAGES, RUN];
+/// The kernel's own advisor is switched off (Linux 6.8 and newer have one): it finds its next pace at the end of a round
+/// and has no lower bound but a tenth of the pace before, so that after a round over VMs that had just started, and
+/// nothing in memory, it looks at 750 pages a second, and needs more than an hour for 10 GiB.
+const ADVISOR: (&str, &str) = ("advisor_mode", "none");
+/// Up to 50,000 pages (200 MiB) a second, for about a tenth of a core. A page is merged after it was found unchanged
+/// once, so what guests hold in common is merged within two rounds.
+const PACED: &[(&str, &str)] =
+    &[("pages_to_scan", "1000"), ("sleep_millisecs", "20"), ("use_zero_pages", "1"), ("run", "1")];
 
 /// Values of settings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,7 +62,7 @@ impl Controls {
         for name in NAMES {
             match File::options().read(true).write(true).open(folder.join(name)) {
                 Ok(file) => files.push((name, file)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound && name.starts_with("advisor") => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound && name == ADVISOR.0 => {}
                 Err(error) => return Err(error),
             }
         }
@@ -94,16 +88,16 @@ impl Controls {
 
     /// Sets what VMs need.
     pub fn set(&self) -> io::Result<()> {
-        let has_advisor = self.files.iter().any(|(name, _)| *name == "advisor_mode");
-        let wanted = if has_advisor { ADVISED } else { PACED };
-        wanted.iter().try_for_each(|(name, value)| self.write(name, value))
+        let has_advisor = self.files.iter().any(|(name, _)| *name == ADVISOR.0);
+        let wanted = has_advisor.then_some(&ADVISOR).into_iter().chain(PACED);
+        wanted.into_iter().try_for_each(|(name, value)| self.write(name, value))
     }
 
     /// Puts settings back.
     pub fn restore(&self, saved: &Settings) -> io::Result<()> {
         for (name, value) in saved.iter() {
             // The pace is the advisor's while there is one, and the kernel refuses another.
-            let is_advised = saved.get("advisor_mode").is_some_and(|mode| mode != "none");
+            let is_advised = saved.get(ADVISOR.0).is_some_and(|mode| mode != "none");
             if !(name == "pages_to_scan" && is_advised) {
                 self.write(name, value)?;
             }

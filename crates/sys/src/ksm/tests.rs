@@ -7,9 +7,8 @@ use super::*;
 use crate::host::Root;
 use crate::host::root::Fixture;
 
-const BEFORE: [(&str, &str); 6] = [
+const BEFORE: [(&str, &str); 5] = [
     ("advisor_mode", "none"),
-    ("advisor_target_scan_time", "200"),
     ("pages_to_scan", "100"),
     ("sleep_millisecs", "7"),
     ("use_zero_pages", "0"),
@@ -69,13 +68,17 @@ fn the_second_domain_is_refused_and_told_who_holds_the_host() {
 
 #[test]
 fn whoever_joins_first_sets_the_kernel_up() {
-    let host = host(&BEFORE);
+    let mut before = BEFORE;
+    before[0].1 = "scan-time";
+    let host = host(&before);
     let mut vm = Registry::open(&host.root()).unwrap();
     vm.join(&web(), &member(1)).unwrap();
-    let found = ["advisor_mode", "advisor_target_scan_time", "use_zero_pages", "run"];
-    assert_eq!(found.map(|name| setting(&host.root(), name)), ["scan-time", "60", "1", "1"]);
+    let found = ["advisor_mode", "pages_to_scan", "use_zero_pages", "run"];
+    assert_eq!(found.map(|name| setting(&host.root(), name)), ["none", "1000", "1", "1"]);
     assert_eq!(vm.full_scans().unwrap(), 3);
-    let old_host = self::host(&BEFORE[2..]);
+    vm.leave(Departure::Unmerged).unwrap();
+    assert_eq!(["advisor_mode", "run"].map(|name| setting(&host.root(), name)), ["scan-time", "0"]);
+    let old_host = self::host(&BEFORE[1..]);
     Registry::open(&old_host.root()).unwrap().join(&web(), &member(1)).unwrap();
     assert_eq!(["pages_to_scan", "run"].map(|name| setting(&old_host.root(), name)), ["1000", "1"]);
 }
