@@ -51,7 +51,7 @@ pub enum Better {
 /// One figure.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {
-    /// What it belongs to: `start`, `memory`, `disk`, `latency`, `balloon`, `reporting`, `swap`.
+    /// What it belongs to: `start`, `memory`, `disk`, `latency`, `balloon`, `reporting`, `swap`, `share`.
     pub group: &'static str,
     /// What was measured.
     pub name: String,

@@ -15,12 +15,14 @@ mod host_loop;
 mod latency;
 mod load;
 mod memory;
+mod merging;
 mod network;
 mod pageout;
 mod qemu;
 mod remote;
 mod reporting;
 mod sample;
+mod share;
 mod start;
 mod storage;
 mod subject;
@@ -44,6 +46,7 @@ use tempfile::TempDir;
 use self::figure::{Figure, Subject};
 use self::network::Taps;
 use self::qemu::Qemu;
+use self::share::Fleet;
 use self::storage::Storage;
 use self::subject::{Disk, Machine, Vmms};
 use self::vm::Vm;
@@ -76,6 +79,12 @@ pub struct BenchArgs {
     /// Let --device be written to as well: WHAT IT HOLDS IS LOST
     #[arg(long, requires = "device")]
     overwrite: bool,
+    /// Guests that share their pages [default: 20; with --quick: 4]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(2..=1000))]
+    guests: Option<u32>,
+    /// What each of the guests that share pages holds: a number and one of K, M, G [default: 512M; with --quick: 64M]
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Bytes>,
     /// Fewer repetitions, shorter runs
     #[arg(long)]
     quick: bool,
@@ -101,6 +110,8 @@ enum What {
     Reporting,
     /// Pages that come back from swap
     Swap,
+    /// Memory of many guests with the same contents once they are merged (napa alone)
+    Share,
     /// Everything
     All,
 }
@@ -156,7 +167,8 @@ pub fn bench(arguments: &BenchArgs) -> Result<ExitCode, Error> {
 
 impl Bench {
     fn prepare(arguments: &BenchArgs) -> Result<(Self, Option<String>), BenchError> {
-        let qemu = match arguments.napa_only {
+        arguments.check()?;
+        let qemu = match arguments.napa_only || arguments.what == What::Share {
             true => None,
             false => Some(Qemu::find(arguments.qemu.as_deref())?),
         };
@@ -211,6 +223,16 @@ impl Bench {
                 Ok(_area) => figures.extend(swap::measure(self)?),
                 Err(error) => missing.push(format!("pages that come back from swap: {error}")),
             }
+        }
+        match arguments.what {
+            What::Share => figures.extend(share::measure(self, arguments.fleet())?),
+            // Somebody else may hold the host's sharing; the other figures are there.
+            What::All => match share::measure(self, arguments.fleet()) {
+                Ok(of_sharing) => figures.extend(of_sharing),
+                Err(BenchError::Interrupted) => return Err(BenchError::Interrupted),
+                Err(error) => missing.push(format!("guests that share pages: {error}")),
+            },
+            _ => {}
         }
         Ok((figures, missing))
     }
@@ -281,6 +303,26 @@ impl Bench {
             // It is no loss if that does not arrive.
             let _ = write!(io::stderr(), "\r\x1b[K{what}");
         }
+    }
+}
+
+impl BenchArgs {
+    fn check(&self) -> Result<(), BenchError> {
+        if !matches!(self.what, What::Share | What::All) && (self.guests.is_some() || self.memory.is_some()) {
+            return Err(BenchError::input("--guests and --memory are for: napa bench share"));
+        }
+        if self.memory.is_some_and(|memory| memory < share::HELD_MIN || memory > share::HELD_MAX) {
+            return Err(BenchError::input(format!(
+                "--memory: a guest of this benchmark holds {} to {}",
+                share::HELD_MIN,
+                share::HELD_MAX
+            )));
+        }
+        Ok(())
+    }
+
+    fn fleet(&self) -> Fleet {
+        Fleet::new(self.guests.map(|count| count as usize), self.memory, self.quick)
     }
 }
 

@@ -14,6 +14,8 @@ use super::{BenchError, subject};
 
 /// How long the socket may take to appear, and an answer to come.
 const BOUND: Duration = Duration::from_secs(30);
+/// How long a guest may work at its end.
+pub const STOP_BOUND: Duration = Duration::from_secs(900);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Lines that are no answers (events) before the answer has to come.
 const EVENTS_MAX: usize = 1000;
@@ -52,6 +54,15 @@ impl Remote {
             _ => json!({ "execute": "balloon", "arguments": { "value": self.memory.0 - size.0 } }),
         };
         self.ask(&request)
+    }
+
+    /// Asks napa to end its guest in order, however long that takes. Others are not asked.
+    ///
+    /// # Errors
+    /// The VMM refuses, or does not answer.
+    pub fn stop(&mut self) -> Result<(), BenchError> {
+        let params = json!({ "timeout_s": STOP_BOUND.as_secs() });
+        self.ask(&json!({ "jsonrpc": "2.0", "id": 1, "method": "stop", "params": params }))
     }
 
     fn ask(&mut self, request: &Value) -> Result<(), BenchError> {

@@ -113,6 +113,20 @@ impl<'a> Vm<'a> {
         Err(self.ended_early())
     }
 
+    /// Waits for the end of the VMM, which its guest has come to by itself or was asked for.
+    ///
+    /// # Errors
+    /// It does not end well or within `bound`, or somebody ends the benchmark.
+    pub fn wait_end(mut self, bound: Duration) -> Result<(), BenchError> {
+        let deadline = Instant::now() + bound;
+        while self.next_line(deadline)?.is_some() {}
+        match self.child.wait() {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(BenchError::failed(format!("{} ended with {status}", self.name))),
+            Err(error) => Err(BenchError::failed(format!("cannot wait for {}: {error}", self.name))),
+        }
+    }
+
     /// Lets time pass while the VM runs.
     ///
     /// # Errors
