@@ -16,7 +16,7 @@ pub enum Exit {
     TripleFault,
     /// The guest did not switch itself off in time, or a hard stop was asked for.
     HardStop,
-    /// KVM could not go on with a vCPU.
+    /// KVM could not go on with a vCPU, or the host has lost memory of the VM.
     Stuck,
 }
 
@@ -48,7 +48,7 @@ impl Exit {
             Self::Panic => "the guest reported a panic".into(),
             Self::TripleFault => "a vCPU met a triple fault".into(),
             Self::HardStop => "the VM was stopped hard".into(),
-            Self::Stuck => "KVM could not run a vCPU any further".into(),
+            Self::Stuck => "KVM could not run a vCPU any further, or the host has lost memory".into(),
         }
     }
 }

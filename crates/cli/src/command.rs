@@ -26,7 +26,7 @@ Exit codes of 'napa run':
   81     the guest reported a panic
   82     a vCPU met a triple fault
   83     the VM was stopped hard
-  84     KVM could not run a vCPU any further
+  84     KVM could not run a vCPU any further, or the host has lost memory
   other  the guest's own";
 
 const EXAMPLES: &str = "\

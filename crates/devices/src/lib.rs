@@ -30,7 +30,7 @@ mod testing;
 
 pub use open::{Context, OpenError};
 pub use stop_port::StopRequest;
-pub use terminal::{ConsoleBackend, ConsoleCommand};
+pub use terminal::{ConsoleBackend, ConsoleCommand, restore_terminal};
 
 /// Takes the news that the guest has ended itself, in whatever way. Called on a vCPU thread while the
 /// guest's access is under way, perhaps several times; it must not wait for that vCPU.

@@ -12,6 +12,7 @@ use napa_memory::{
     Blocks, BlocksError, GuestRam, ImageMapError, PageStates, RamError, allocate, host_address, is_writable,
     map_image,
 };
+use napa_sys::lost_memory::{Content, Place};
 use napa_virtio::DeviceMemory;
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
 
@@ -163,6 +164,16 @@ impl<'a> Machine<'a> {
     /// All memory that devices may address: RAM, and what devices bring along.
     pub fn memory(&self) -> &Arc<GuestRam> {
         &self.memory
+    }
+
+    /// Where that memory is in this process, and what is behind it.
+    pub fn places(&self) -> Vec<Place> {
+        let place = |region: &GuestRegionMmap<()>| {
+            let start = host_address(region);
+            let content = if is_writable(region) { Content::Ram } else { Content::Image };
+            Place { addresses: start..start + region.len(), guest_start: region.start_addr().0, content }
+        };
+        self.memory.iter().map(place).collect()
     }
 
     /// What has become of the pages of the guest's RAM.

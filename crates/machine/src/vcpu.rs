@@ -7,6 +7,7 @@ use std::sync::Arc;
 use kvm_bindings::{KVM_EXIT_MEMORY_FAULT, kvm_run};
 use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use napa_memory::{GuestRam, is_writable};
+use napa_sys::lost_memory::Content;
 use vm_memory::GuestMemoryBackend as _;
 
 use crate::buses::Buses;
@@ -27,15 +28,12 @@ pub enum VcpuError {
     #[error("vCPU {0}: KVM_RUN failed: {1}")]
     Run(u32, #[source] io::Error),
     /// There is no page behind an address that the guest has.
-    #[error(
-        "vCPU {id}: the host has no page for {}: the image of a --pmem has shrunk, or the host cannot read its swap",
-        .address.map_or("an address of the guest".into(), |address| format!("the guest's address {address:#x}"))
-    )]
+    #[error("vCPU {id}: the host has no page for {}", describe_place(.place))]
     NoPage {
         /// Number of the vCPU.
         id: u32,
-        /// Guest-physical address, where KVM tells.
-        address: Option<u64>,
+        /// Guest-physical address and what is behind it, where KVM tells.
+        place: Option<(u64, Content)>,
     },
     /// KVM gave up on an instruction, or the processor refused the vCPU's state.
     #[error("vCPU {id} at {rip:#x}: {reason}")]
@@ -85,10 +83,10 @@ pub(crate) struct Keeps {
 }
 
 impl Keeps {
-    /// Whether an address is that of an image, which the guest can only read.
-    fn is_image(&self, address: u64) -> bool {
+    /// What is behind an address: an image is what the guest can only read.
+    fn content(&self, address: u64) -> Content {
         let region = self.memory.find_region(vm_memory::GuestAddress(address));
-        region.is_some_and(|region| !is_writable(region))
+        if region.is_some_and(|region| !is_writable(region)) { Content::Image } else { Content::Ram }
     }
 }
 
@@ -127,8 +125,8 @@ impl Vcpu {
                     data.chunks(self.page.io_size()).for_each(|item| self.buses.port_write(port, item));
                 }
                 // An image is read without leaving the guest, so its page is gone: KVM says it in two ways.
-                Ok(VcpuExit::MmioRead(address, _)) if self.keeps.is_image(address) => {
-                    return Err(VcpuError::NoPage { id: self.id, address: Some(address) });
+                Ok(VcpuExit::MmioRead(address, _)) if self.keeps.content(address) == Content::Image => {
+                    return Err(VcpuError::NoPage { id: self.id, place: Some((address, Content::Image)) });
                 }
                 Ok(VcpuExit::MmioRead(address, data)) => self.buses.memory_read(address, data),
                 Ok(VcpuExit::MmioWrite(address, data)) => self.buses.memory_write(address, data),
@@ -146,7 +144,8 @@ impl Vcpu {
                 // A vCPU that waits for its start-up message may come back without a reason.
                 Err(error) if error.errno() == libc::EAGAIN => {}
                 Err(error) if error.errno() == libc::EFAULT => {
-                    return Err(VcpuError::NoPage { id: self.id, address: self.fault_address() });
+                    let place = self.fault_address().map(|address| (address, self.keeps.content(address)));
+                    return Err(VcpuError::NoPage { id: self.id, place });
                 }
                 Err(error) => {
                     return Err(VcpuError::Run(self.id, io::Error::from_raw_os_error(error.errno())));
@@ -183,6 +182,16 @@ impl Vcpu {
     fn stuck(&mut self, reason: String) -> VcpuError {
         let rip = self.fd.get_regs().map_or(0, |registers| registers.rip);
         VcpuError::Stuck { id: self.id, rip, reason }
+    }
+}
+
+fn describe_place(place: &Option<(u64, Content)>) -> String {
+    match place {
+        Some((address, content)) => format!("the guest's address {address:#x}: {}", content.cause()),
+        None => {
+            let [image, ram] = [Content::Image, Content::Ram].map(Content::cause);
+            format!("an address of the guest: {image}; or {ram}")
+        }
     }
 }
 

@@ -5,6 +5,7 @@ pub mod cgroup;
 pub mod damon;
 pub mod host;
 pub mod ksm;
+pub mod lost_memory;
 pub mod own_memory;
 pub mod reactor;
 pub mod signal;

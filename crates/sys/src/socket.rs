@@ -1,10 +1,13 @@
 //! Unix sockets that belong to this process while it lives.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long the kernel may take to close the sockets of a process that has died: it lets go of what an io_uring
@@ -12,6 +15,9 @@ use std::time::{Duration, Instant};
 const CLOSE_BOUND: Duration = Duration::from_secs(5);
 /// How often it is looked whether it has.
 const CLOSE_POLL: Duration = Duration::from_millis(2);
+
+/// The paths of this process's sockets, for an end at which nobody drops them.
+static BOUND: Mutex<Vec<CString>> = Mutex::new(Vec::new());
 
 /// Why a socket could not be bound.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +59,11 @@ impl Listener {
             _ => refused(source),
         })?;
         let bound = Self { listener, path: path.to_owned() };
+        // A path that the kernel took has no zero byte.
+        BOUND
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(CString::new(path.as_os_str().as_bytes()));
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).map_err(refused)?;
         bound.listener.set_nonblocking(true).map_err(refused)?;
         Ok(bound)
@@ -81,6 +92,18 @@ impl Drop for Listener {
     fn drop(&mut self) {
         // Somebody may have removed it before; there is nobody to tell.
         let _ = std::fs::remove_file(&self.path);
+        let is_other = |path: &CString| path.as_bytes() != self.path.as_os_str().as_bytes();
+        BOUND.lock().unwrap_or_else(PoisonError::into_inner).retain(is_other);
+    }
+}
+
+/// Removes the paths of all sockets of this process, which is about to end without dropping them. May be called in a
+/// signal handler: where another thread has the list, nothing happens.
+pub fn remove_all() {
+    let Ok(bound) = BOUND.try_lock() else { return };
+    for path in bound.iter() {
+        // One that is gone need not be removed.
+        let _ = rustix::fs::unlink(path.as_c_str());
     }
 }
 

@@ -8,6 +8,7 @@ use napa_devices::{ExitSink, StopRequest};
 use napa_machine::boot::{KernelImage, Source};
 use napa_machine::{Buses, Machine, PciBus, Plugging, layout};
 use napa_memory::{PageStates, Watch, prefer_huge_pages};
+use napa_sys::lost_memory;
 use napa_virtio::pci::{PciFunction, Transport, TransportParts};
 use napa_virtio::{BusDevice, DeviceMemory, DeviceMonitor, Platform, PluggableMemory, Threads};
 
@@ -39,6 +40,7 @@ pub fn assemble(opened: &Opened, events: &Events, threads: &Threads) -> Result<A
     if opened.config.huge_pages {
         prefer_huge_pages(machine.ram());
     }
+    lost_memory::name_places(machine.places());
     let sink: ExitSink = {
         let events = events.clone();
         Arc::new(move |exit| events.post(Event::Ended(exit)))

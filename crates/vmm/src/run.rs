@@ -2,9 +2,10 @@
 
 use napa_api::{Exit, VmConfig};
 use napa_sys::cgroup::Group;
+use napa_sys::lost_memory;
 use napa_sys::reactor::{Handle, Reactor};
 use napa_sys::signal::SignalFd;
-use napa_sys::socket::Listener;
+use napa_sys::socket::{self, Listener};
 use napa_virtio::Threads;
 
 use crate::control::{Control, Lifecycle, Outcome, Sources};
@@ -26,6 +27,8 @@ pub fn run(config: &VmConfig) -> Result<Exit, RunError> {
     // Before any thread starts, so that no other thread takes the signals.
     let signals = SignalFd::new(&SIGNALS).map_err(|error| RunError::host("cannot collect signals", error))?;
     let (mut reactor, handle) = Reactor::new().map_err(no_io_uring)?;
+    lost_memory::end_with(Exit::Stuck.code(), clean_up)
+        .map_err(|error| RunError::host("cannot watch for memory that the host loses", error))?;
     // Before there is memory, which belongs to the group in which it is first touched; left after all is given back.
     let group = control_group::enter(config)?;
     let outcome = start(config, group.as_ref(), signals, &mut reactor, &handle)?;
@@ -68,6 +71,12 @@ fn start(
     let sources = Sources { events, signals, listener, console, reactor: handle.clone() };
     reactor.add(Box::new(Control::new(sources, lifecycle)));
     Ok(outcome)
+}
+
+/// What others would stumble over once this process has ended without taking leave. Runs in a signal handler.
+fn clean_up() {
+    napa_devices::restore_terminal();
+    socket::remove_all();
 }
 
 fn no_io_uring(error: std::io::Error) -> RunError {

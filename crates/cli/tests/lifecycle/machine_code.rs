@@ -129,6 +129,38 @@ pub fn image_reader() -> Vec<u8> {
     long_mode(&[&start[..], &line, &write, &line, &spin].concat())
 }
 
+/// Puts the available ring of the device in slot 2, an image, on the second page of the image itself, and rings for ever
+/// (VIRTIO 1.3 §4.1.4.3, §4.1.5.2).
+pub fn ringer() -> Vec<u8> {
+    let start = [0x48, 0xa1, 0x00, 0xa0, 0x00, 0xc0, 0x00, 0x00, 0x00, 0x00, 0x48, 0x89, 0xc3]; // mov rax, [0xc000a000]; mov rbx, rax
+    let second_page = [0x48, 0x81, 0xc3, 0x00, 0x10, 0x00, 0x00]; // add rbx, 4096
+    let common = [0xbf, 0x00, 0x80, 0x00, 0xc0]; // mov edi, 0xc0008000
+    let status = |value| [0xc6, 0x47, 0x14, value]; // mov byte [rdi + 0x14], value
+    let long = |at, value: u32| [&[0xc7, 0x47, at][..], &value.to_le_bytes()].concat(); // mov dword [rdi + at], value
+    let features = [long(0x08, 1), long(0x0c, 1)].concat();
+    let descriptors = [long(0x20, 0x80_0000), long(0x24, 0)].concat();
+    let available = [0x89, 0x5f, 0x28, 0x48, 0xc1, 0xeb, 0x20, 0x89, 0x5f, 0x2c]; // mov [rdi + 0x28], ebx; shr rbx, 32; mov [rdi + 0x2c], ebx
+    let used = [long(0x30, 0x90_0000), long(0x34, 0)].concat();
+    let enable = [0x66, 0xc7, 0x47, 0x1c, 0x01, 0x00]; // mov word [rdi + 0x1c], 1
+    let ring = [0x66, 0xc7, 0x87, 0x00, 0x30, 0x00, 0x00, 0x00, 0x00, 0xeb, 0xf5]; // mov word [rdi + 0x3000], 0; jmp back
+    let parts: [&[u8]; 13] = [
+        &start,
+        &second_page,
+        &common,
+        &status(1),
+        &status(3),
+        &features,
+        &status(11),
+        &descriptors,
+        &available,
+        &used,
+        &[&enable[..], &status(15)].concat(),
+        &SAY_R,
+        &ring,
+    ];
+    long_mode(&parts.concat())
+}
+
 /// Reads from the unplugged memory of the device in slot 2, whose place its configuration tells; writes there, reads again,
 /// says `R` if all it saw were ones, and does it for ever.
 pub fn void_reader() -> Vec<u8> {

@@ -73,6 +73,40 @@ fn an_image_that_shrinks_ends_its_vm_with_the_reason() {
     assert!(ended.error.contains("the image of a --pmem has shrunk"), "{ended:?}");
 }
 
+/// The device comes to the page, and not the guest: it is outside of KVM.
+#[test]
+fn an_image_that_shrinks_under_a_device_ends_its_vm_alone_with_the_reason() {
+    let Some(host) = Host::new() else { return };
+    let path = host.path("rings");
+    std::fs::write(&path, vec![0; IMAGE_BYTES]).unwrap();
+    let kernel = host.kernel("ringer", &machine_code::ringer());
+    let pmem = format!("path={}", path.display());
+    let flags = ["--rng", "off", "--balloon", "off", "--pmem", &pmem];
+    let mut other = host.run(&["--name", "other", "--cmdline", "workload=verify:16M report=0"]);
+    other.wait_line("READY ");
+    for sandbox in ["on", "off"] {
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(IMAGE_BYTES as u64).unwrap();
+        let words = [&["--kernel", &kernel, "--name", "vm", "--sandbox", sandbox][..], &flags].concat();
+        let mut vm = host.run(&words);
+        vm.wait_line("R");
+        assert!(host.socket("vm").exists());
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
+        let ended = vm.end();
+        assert_eq!(ended.code, Some(84), "{ended:?}");
+        assert!(
+            ended.error.starts_with("napa: the host has no page for the guest's address 0x"),
+            "{ended:?}"
+        );
+        assert!(ended.error.ends_with("or its disk cannot be read; the VM has ended\n"), "{ended:?}");
+        assert_eq!(ended.error.lines().count(), 1, "{ended:?}");
+        assert!(!host.socket("vm").exists(), "the socket is left");
+    }
+    other.signal("TERM");
+    let ended = other.end();
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(!ended.output.contains("CORRUPT"), "{ended:?}");
+}
+
 #[test]
 fn an_image_with_a_writer_is_refused() {
     let Some(host) = Host::new() else { return };

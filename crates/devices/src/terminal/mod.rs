@@ -29,6 +29,8 @@ mod output;
 mod raw;
 mod worker;
 
+pub use self::raw::leave_at_once as restore_terminal;
+
 use std::io::{stdin, stdout};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;

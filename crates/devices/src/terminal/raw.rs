@@ -74,10 +74,15 @@ fn restore(saved: Option<Saved>) {
 fn restore_on_panic() {
     let next = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        // The panicking thread may hold the lock itself.
-        if let Ok(mut saved) = SAVED.try_lock() {
-            restore(saved.take());
-        }
+        leave_at_once();
         next(panic);
     }));
+}
+
+/// As [`leave`], for a process that ends now. May be called in a signal handler: where somebody has the settings in hand
+/// nothing happens, because it may be the interrupted thread itself.
+pub fn leave_at_once() {
+    if let Ok(mut saved) = SAVED.try_lock() {
+        restore(saved.take());
+    }
 }
