@@ -52,3 +52,12 @@ impl Exit {
         }
     }
 }
+
+/// How a VM's process ended, as it notes it for whoever started it (`napa run --exit-file`).
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ExitNote {
+    /// The exit code of the process.
+    pub code: u8,
+    /// What happened, in words.
+    pub reason: String,
+}

@@ -14,6 +14,7 @@ mod command;
 mod demo;
 mod doctor;
 mod error;
+mod exit_file;
 mod explain;
 mod features;
 mod figures;

@@ -14,6 +14,7 @@ use napa_units::Bytes;
 use napa_vmm::RunError;
 
 use crate::error::Error;
+use crate::exit_file::ExitFile;
 
 /// The largest file that is read as a configuration, in bytes: a thousand times one with every key.
 const CONFIG_BYTES_MAX: u64 = 1 << 20;
@@ -90,6 +91,9 @@ pub struct RunArgs {
     /// Control socket to listen on [default with --name: NAME.sock in the runtime folder]
     #[arg(long, value_name = "SOCKET")]
     pub api_socket: Option<PathBuf>,
+    /// Write how the VM ended to this file, as JSON: the exit code and the reason
+    #[arg(long, value_name = "FILE")]
+    pub exit_file: Option<PathBuf>,
     /// Give up all rights that the VM's process does not need; off only to debug napa itself [default: on]
     #[arg(long, value_name = "SWITCH", num_args = 0..=1, default_missing_value = "on")]
     pub sandbox: Option<Switch>,
@@ -106,6 +110,17 @@ pub enum Switch {
 
 /// Runs a VM until it ends.
 pub fn run(arguments: RunArgs) -> Result<ExitCode, Error> {
+    // Opened first: the sandbox lets no file be opened later.
+    let note = arguments.exit_file.as_deref().map(ExitFile::open).transpose()?;
+    let ended = run_noted(arguments);
+    if let Some(note) = note {
+        note.write(&ended);
+    }
+    let exit = ended?;
+    Ok(ExitCode::from(exit.code()))
+}
+
+fn run_noted(arguments: RunArgs) -> Result<Exit, Error> {
     let config = arguments.into_config(read_bounded)?;
     let config = with_control_socket(config)?;
     config.check().map_err(Error::bad_input)?;
@@ -113,7 +128,7 @@ pub fn run(arguments: RunArgs) -> Result<ExitCode, Error> {
     if exit.code() != 0 {
         crate::output::warn(format_args!("{}: {}", config.name_or_default(), exit.describe()));
     }
-    Ok(ExitCode::from(exit.code()))
+    Ok(exit)
 }
 
 fn start(config: &VmConfig) -> Result<Exit, Error> {

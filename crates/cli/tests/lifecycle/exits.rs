@@ -34,6 +34,26 @@ fn every_kind_of_end_has_its_exit_code_and_its_line() {
 }
 
 #[test]
+fn the_exit_file_says_how_it_ended() {
+    let Some(host) = Host::new() else { return };
+    let path = host.path("exit.json");
+    let file = path.to_str().unwrap();
+    let cases: [(&[&str], u8, &str); 3] = [
+        (&["--cmdline", "workload=exit:7"], 7, "the guest ended with exit code 7"),
+        (&["--cmdline", "workload=poweroff"], 0, "the guest switched itself off"),
+        (&["--disk", "path=/no/such"], 2, "disk /no/such does not exist"),
+    ];
+    for (words, code, reason) in cases {
+        std::fs::write(&path, "of an earlier VM, and longer than what is written now: ".repeat(9)).unwrap();
+        assert_eq!(host.run(&[words, &["--exit-file", file]].concat()).end().code, Some(code.into()));
+        let note: napa_api::exit::ExitNote = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert!(note.code == code && note.reason.contains(reason), "{note:?}");
+    }
+    let ended = host.run(&["--exit-file", "/no/such/folder/file"]).end();
+    assert!(ended.code == Some(2) && ended.error.contains("--exit-file /no/such/folder/file"), "{ended:?}");
+}
+
+#[test]
 fn a_signal_is_an_orderly_stop_for_a_guest_that_obeys() {
     let Some(host) = Host::new() else { return };
     for signal in ["TERM", "INT", "HUP"] {
