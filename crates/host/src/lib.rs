@@ -3,9 +3,22 @@
 //! VMs are processes of their own. If the daemon ends, they run on; when it starts again, it finds and adopts them.
 
 pub mod calls;
+mod clock;
+pub mod control;
 #[cfg(test)]
 mod fixture;
 pub mod guests;
 pub mod mechanisms;
 pub mod sensors;
+pub mod state;
+pub mod supervisor;
 pub mod tick;
+
+use std::fmt;
+use std::io::Write;
+
+/// Writes a line to standard error, which is the daemon's log.
+pub(crate) fn say(line: fmt::Arguments<'_>) {
+    // Nobody is left to be told when standard error is closed.
+    let _ = writeln!(std::io::stderr(), "napa host: {line}");
+}
