@@ -9,6 +9,7 @@ mod client;
 mod control_group;
 mod embedded_balloon;
 mod held;
+mod host_budget;
 mod ledger;
 #[path = "../lifecycle/machine_code.rs"]
 #[allow(dead_code)] // The kernels of other tests.

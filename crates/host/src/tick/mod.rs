@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use napa_api::host::HostReport;
-use napa_policy::{Decision, Level, Observation, Policy};
+use napa_policy::{Decision, Engine, Level, Observation, Policy};
 use napa_sys::host::Root;
 use napa_sys::ksm::strangers;
 use napa_units::{Bytes, VmId};
@@ -44,7 +44,7 @@ const TROUBLES_MAX: usize = 20;
 /// Decides about the memory of one host.
 pub struct Tick {
     settings: Settings,
-    policy: Box<dyn Policy>,
+    policy: Engine,
     root: Root,
     clock: Instant,
     host: HostSensors,
@@ -84,7 +84,7 @@ pub struct Round<'a> {
 
 impl Tick {
     /// Begins to decide about the host at `root`.
-    pub fn new(settings: Settings, policy: Box<dyn Policy>, root: &Root) -> Self {
+    pub fn new(settings: Settings, policy: Engine, root: &Root) -> Self {
         Self {
             settings,
             policy,
