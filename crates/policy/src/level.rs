@@ -28,12 +28,12 @@ const FULL_MAX: f64 = 0.10;
 /// The unit of the thresholds: what a host wants free at least.
 ///
 /// 1/32 of the first 28 GiB and 1/100 of what is beyond, or what guests take in two of their busiest seconds if that
-/// is more, but never more than an eighth of all.
+/// is more, but never more than a sixteenth of all.
 pub fn unit(host: &HostObservation) -> Bytes {
     let first = host.capacity.0.min(Bytes::gib(28).0);
     let usual = first / 32 + (host.capacity.0 - first) / 100;
     let busy = host.allocation_rate_p99.0.saturating_mul(2);
-    Bytes(usual.max(busy).min(host.capacity.0 / 8).max(1))
+    Bytes(usual.max(busy).min(host.capacity.0 / 16).max(1))
 }
 
 /// The level now and since when it could be a better one.
@@ -105,11 +105,16 @@ fn by_free(free: Bytes, unit: Bytes, quarters: u128) -> Level {
     }
 }
 
+/// Whether all tasks waited at once, for more than a moment.
+pub fn is_stalled(pressure: &Pressure) -> bool {
+    pressure.full.get() > FULL_MAX
+}
+
 /// The level that waiting says. With plenty of free memory the waiting is not for the host's.
 fn by_pressure(host: &HostObservation, unit: Bytes) -> Level {
     match host.pressure {
         _ if by_free(host.free(), unit, 4) == Level::High => Level::High,
-        Pressure { full, .. } if full.get() > FULL_MAX => Level::Low,
+        pressure if is_stalled(&pressure) => Level::Low,
         Pressure { some, .. } if some.get() > SOME_MAX => Level::Hard,
         _ => Level::High,
     }
@@ -196,7 +201,7 @@ mod tests {
         };
         assert_eq!(of(Bytes::gib(4), 0), 128);
         assert_eq!(of(Bytes::gib(4), 100), 200);
-        assert_eq!(of(Bytes::gib(4), 100_000), 512);
+        assert_eq!(of(Bytes::gib(4), 100_000), 256);
         assert_eq!(of(Bytes::gib(128), 0), 1920);
         assert_eq!(unit(&HostObservation::default()), Bytes(1));
     }

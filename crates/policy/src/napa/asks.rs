@@ -8,7 +8,7 @@ use crate::napa::row::Row;
 use crate::napa::{Guest, Situation};
 use crate::words::Figure;
 use crate::working_set::used;
-use crate::{Cooperation, Offer};
+use crate::{Cooperation, GuestHints, Offer};
 
 /// Of what a guest can spare, at least this part is taken to be in RAM: the rest was never touched, and to give it
 /// brings the host nothing.
@@ -23,7 +23,8 @@ pub struct Asked {
     pub expected: Bytes,
 }
 
-/// Asks the guests furthest above their entitlement until what they may give covers what is wanted.
+/// Asks the guests furthest above their entitlement until what they may give covers what is wanted. While there is
+/// enough, they are asked only for what they have no use for, and entitlements do not matter.
 ///
 /// Nobody is asked who is being swapped, who was asked before and has not answered, who has less to spare than the
 /// floor, or who does not say what it can spare.
@@ -32,7 +33,7 @@ pub fn ask(situation: &Situation, rows: &[Row], guests: &mut [Guest], draft: &mu
         row.offers.asks.iter().map(|offer| offer.outstanding.bytes().0).fold(0, u64::saturating_add)
     };
     let under_way = rows.iter().map(outstanding).fold(0, u64::saturating_add);
-    let mut wanted = situation.wanted.0.saturating_sub(under_way);
+    let mut wanted = situation.to_ask.0.saturating_sub(under_way);
     let mut order: Vec<usize> =
         (0..rows.len()).filter(|index| rows[*index].beyond() >= STEP_MIN.bytes()).collect();
     order.sort_by_key(|index| std::cmp::Reverse(above(&rows[*index])));
@@ -42,7 +43,7 @@ pub fn ask(situation: &Situation, rows: &[Row], guests: &mut [Guest], draft: &mu
             break;
         }
         let (row, guest) = (&rows[index], &mut guests[index]);
-        let Some(question) = question(row, guest, Bytes(wanted)) else { continue };
+        let Some(question) = question(situation, row, guest, Bytes(wanted)) else { continue };
         let pages = draft.order(question.offer, question.pages, || reason(situation, row, question.pages));
         if pages > Pages(0) {
             let gain = (pages.bytes().0 as f64 * question.in_ram) as u64;
@@ -71,19 +72,23 @@ fn above(row: &Row) -> u128 {
 }
 
 /// What to ask a guest for, if it may be asked at all.
-fn question<'a>(row: &Row<'a>, guest: &Guest, wanted: Bytes) -> Option<Question<'a>> {
+fn question<'a>(situation: &Situation, row: &Row<'a>, guest: &Guest, wanted: Bytes) -> Option<Question<'a>> {
     let consent = &guest.consent;
     let hints = row.guest.hints.as_ref()?;
     let busy = consent.is_waiting() || !consent.pause().is_zero() || row.being_taken() > Pages(0);
     let offer = *row.offers.asks.iter().find(|offer| offer.pages_max >= STEP_MIN)?;
     let available = hints.available?.0;
-    let spare = available.checked_sub(floor(row.guest.limit).0)?;
+    // While there is enough, entitlements and caches are left alone: what it has no use for at all is asked for.
+    let enough = situation.has_enough();
+    let spared = if enough { hints.free?.0.min(available) } else { available };
+    let spare = spared.checked_sub(floor(row.guest.limit).0)?;
     let unused = row.charge.0.saturating_sub(used(row.guest, hints)?.0);
-    if busy || unused < STEP_MIN.bytes().0 {
+    let in_ram = (unused as f64 / available.max(1) as f64).clamp(YIELD_MIN, 1.0);
+    let may = if enough { unused } else { unused.min(row.beyond().0) };
+    if busy || may < STEP_MIN.bytes().0 {
         return None;
     }
-    let in_ram = (unused as f64 / available.max(1) as f64).clamp(YIELD_MIN, 1.0);
-    let gain = row.beyond().0.min(unused).min(wanted.0);
+    let gain = may.min(wanted.0);
     // A guest that failed before shows with the smallest order that it answers again.
     let step = match consent.cooperation() {
         Cooperation::Cooperative => consent.step(row.guest.limit),
@@ -94,12 +99,21 @@ fn question<'a>(row: &Row<'a>, guest: &Guest, wanted: Bytes) -> Option<Question<
 }
 
 fn reason(situation: &Situation, row: &Row, pages: Pages) -> String {
-    format!(
-        "asked for {}: memory is {}, it has {} beyond its entitlement of {} and says that it could spare {}",
-        Figure(pages.bytes()),
-        situation.level,
-        Figure(row.beyond()),
-        Figure(row.entitled),
-        Figure(row.guest.hints.as_ref().and_then(|hints| hints.available).unwrap_or_default()),
-    )
+    let (pages, level, free) = (Figure(pages.bytes()), situation.level, Figure(situation.free));
+    let said = |of: fn(&GuestHints) -> Option<Bytes>| {
+        Figure(row.guest.hints.as_ref().and_then(of).unwrap_or_default())
+    };
+    if situation.has_enough() {
+        let unused = said(|hints| hints.free);
+        format!(
+            "asked for {pages} of the {unused} that it has no use for: memory is {level} with {free} free"
+        )
+    } else {
+        let (beyond, entitled, spare) =
+            (Figure(row.beyond()), Figure(row.entitled), said(|hints| hints.available));
+        format!(
+            "asked for {pages}: memory is {level} with {free} free, it has {beyond} beyond its entitlement of {entitled} \
+             and says that it could spare {spare}"
+        )
+    }
 }

@@ -6,7 +6,8 @@
 //!        ▲                    │   ▲                            │                                  │
 //!        └────── met ─────────┘   └── asked again after 5 s ───┴──── after 10 min, then 20 … 60 ──┘
 //!
-//!   distress in any state: everything goes back at once, and 10 min (then 20 … 60) without asking
+//!   distress in any state: everything goes back at once, and 10 min (then 20 … 60) without asking; 1 min if the guest
+//!   is short of memory, but nobody has waited for any
 //! ```
 
 use std::time::Duration;
@@ -28,8 +29,8 @@ const PAUSE_FIRST: Duration = Duration::from_mins(10);
 const PAUSE_MAX: Duration = Duration::from_mins(60);
 /// After so long without trouble the next pause is a first one again.
 const FORGIVEN_AFTER: Duration = Duration::from_mins(60);
-/// How long a guest that is short without having given anything is not asked.
-const SHORT_PAUSE: Duration = Duration::from_secs(10);
+/// How long a guest that has become short of memory, without having to wait for it, is not asked.
+const SHORT_PAUSE: Duration = Duration::from_secs(60);
 
 /// What a guest should be able to give to its programs at any time: 5 % of its limit, or 192 MiB if that is more, but
 /// of a small guest an eighth.
@@ -87,6 +88,15 @@ impl Troubles {
     }
 }
 
+/// How a guest lacks memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Distress {
+    /// It has less than it should be able to give to its programs.
+    Short,
+    /// Its programs wait for memory, or were killed for want of it.
+    Suffers,
+}
+
 /// What has to be done about a guest whatever else is decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
@@ -116,8 +126,8 @@ impl Consent {
             self.last_pause = Duration::ZERO;
         }
         let unmet = self.wait(offer, elapsed);
-        if self.distressed(guest, given) {
-            return self.distress(given);
+        if let Some(distress) = self.distress(guest) {
+            return self.relieve(distress, given);
         }
         match unmet {
             Some(unmet) => Turn::Cancel(unmet),
@@ -176,24 +186,25 @@ impl Consent {
         }
     }
 
-    fn distressed(&mut self, guest: &GuestObservation, given: Pages) -> bool {
-        let Some(hints) = &guest.hints else { return false };
+    /// Whether the guest lacks memory, and how much it suffers from that.
+    fn distress(&mut self, guest: &GuestObservation) -> Option<Distress> {
+        let hints = guest.hints.as_ref()?;
         let now = Troubles::of(hints);
-        let grew = self.troubles.replace(now).is_some_and(|before| now.grew_from(&before));
-        let short = hints.available.is_some_and(|available| available < floor(guest.limit));
-        grew || (short && (given > Pages(0) || self.waiting.is_some()))
+        if self.troubles.replace(now).is_some_and(|before| now.grew_from(&before)) {
+            return Some(Distress::Suffers);
+        }
+        hints.available.is_some_and(|available| available < floor(guest.limit)).then_some(Distress::Short)
     }
 
-    fn distress(&mut self, given: Pages) -> Turn {
+    /// Leaves a guest in distress alone, and has everything returned that it gave.
+    fn relieve(&mut self, distress: Distress, given: Pages) -> Turn {
         let asked = self.waiting.take().is_some();
-        if given == Pages(0) && !asked {
-            self.pause = self.pause.max(SHORT_PAUSE);
-            return Turn::None;
-        }
-        if self.pause <= SHORT_PAUSE {
+        let involved = given > Pages(0) || asked;
+        if involved && distress == Distress::Suffers && self.pause <= SHORT_PAUSE {
             self.long_pause();
         }
-        Turn::Relieve
+        self.pause = self.pause.max(SHORT_PAUSE);
+        if involved { Turn::Relieve } else { Turn::None }
     }
 
     fn long_pause(&mut self) {

@@ -2,13 +2,15 @@
 //!
 //! ```text
 //!   high    everything goes back, in small steps
-//!   clear   equal pages are looked for; guests that lack memory get theirs back
-//!   soft    guests above their entitlement are asked
-//!   hard    what those do not give at once the host takes itself from others above theirs; no VM is started
-//!   low     nobody is asked: the host takes, and keeps guests above their entitlement from growing
+//!   clear   equal pages are looked for; guests that lack memory get theirs back; guests are asked for what they
+//!           have no use for at all
+//!   soft    guests above their entitlement are asked for all that they can spare
+//!   hard    what they do not give at once the host takes itself from others above theirs; no VM is started
+//!   low     the same; while nobody gets on, guests above their entitlement are kept from growing by turns
 //! ```
 
 mod asks;
+mod brakes;
 mod consent;
 mod returns;
 mod row;
@@ -24,27 +26,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::draft::Draft;
 use crate::entitlement::{Claim, entitlements};
-use crate::level::{Ladder, unit};
+use crate::level::{Ladder, is_stalled, unit};
 use crate::words::Figure;
 use crate::working_set::Demand;
-use crate::{Brake, Decision, Fraction, GuestDecision, GuestObservation, Level, Observation, Policy};
+use crate::{Decision, Fraction, GuestDecision, GuestObservation, Level, Observation, Policy};
 
-use asks::Asked;
+use brakes::{Brakes, Mode};
 use consent::{Consent, Turn};
 use row::{Offers, Row, Sorted};
-use takes::Taken;
 
 /// The tax on memory that a guest holds and does not use.
 const TAX: f64 = 0.75;
 /// Longer gaps between observations say no more than this one.
 const ELAPSED_MAX: Duration = Duration::from_mins(60);
-/// How long a guest may be kept from growing at once.
-const BRAKE_MAX: Duration = Duration::from_secs(2);
-
 /// The policy and what it remembers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Napa {
     ladder: Ladder,
+    mode: Mode,
     guests: BTreeMap<VmId, Guest>,
 }
 
@@ -54,11 +53,13 @@ struct Guest {
     demand: Demand,
     consent: Consent,
     /// Its memory in RAM and in swap, one observation ago.
-    size: Option<Bytes>,
+    before: Option<(Bytes, Bytes)>,
     /// What it grew by since the observation before.
     growth: Bytes,
     /// For how long it has been kept from growing.
-    braked: Duration,
+    braked: Option<Duration>,
+    /// What it was told not to grow beyond, when a budget is kept.
+    ceiling: Option<Bytes>,
 }
 
 /// What holds for the whole host in one decision.
@@ -68,8 +69,32 @@ struct Situation {
     /// m, the unit of the levels.
     unit: Bytes,
     free: Bytes,
-    /// What has to become free.
+    /// What guests are asked for, in all.
+    to_ask: Bytes,
+    /// What has to become free at once.
     wanted: Bytes,
+    /// What is expected to be taken by guests until the next decision, in the worst levels.
+    arriving: Bytes,
+    /// What guests take in a second.
+    rush: Bytes,
+    /// What the host gets out of RAM in a second.
+    leaving: Bytes,
+    /// What VMs hold too much.
+    excess: Bytes,
+    /// Whether all tasks waited for memory at once, for more than a moment.
+    stalled: bool,
+}
+
+impl Situation {
+    /// What is missing to the worst threshold: less than a quarter of the unit is free, or VMs hold too much.
+    fn dire(&self) -> Bytes {
+        Bytes((self.unit.0 / 4).saturating_sub(self.free.0).saturating_add(self.excess.0))
+    }
+
+    /// Whether there is more than what ends a shortage.
+    fn has_enough(&self) -> bool {
+        self.free.0 >= self.unit.0 / 4 * 5
+    }
 }
 
 impl Policy for Napa {
@@ -82,34 +107,32 @@ impl Policy for Napa {
         let unit = unit(&observation.host);
         let level = self.ladder.update(&observation.host, unit, elapsed);
         let mut sorted = Sorted::new(observation);
-        let mut guests: Vec<Guest> = self.recall(observation);
-        let inflow = inflow(observation, &mut guests, elapsed);
+        let mut guests = self.recall(observation);
+        let flow = Flow::new(observation, &mut guests, elapsed);
         let rows = rows(observation, unit, &mut sorted, &mut guests, elapsed);
-        let mut situation = Situation {
-            level,
-            unit,
-            free: observation.host.free(),
-            wanted: wanted(observation, level, unit, inflow),
-        };
-
+        let mut situation = situation(observation, level, unit, flow);
+        let wanting = brakes::wanting(&rows, &guests);
+        self.mode = self.mode.next(&situation, wanting);
+        if self.mode == Mode::Budget {
+            situation.wanted = missing(observation, unit, 16);
+            situation.arriving = Bytes(observation.host.capacity.0 / 8);
+        }
         let mut draft = Draft::default();
         answer(&rows, &mut guests, &mut draft, elapsed);
         searches::pace(&situation, &rows, &sorted.searches, &mut draft);
-        let asked = match level {
-            Level::Soft | Level::Hard => asks::ask(&situation, &rows, &mut guests, &mut draft),
-            Level::High | Level::Clear | Level::Low => Asked::default(),
-        };
+        let asked = asks::ask(&situation, &rows, &mut guests, &mut draft);
         situation.wanted.0 = situation.wanted.0.saturating_sub(asked.expected.0);
-        let taken = match level {
-            Level::Hard | Level::Low => takes::take(&situation, &rows, &mut guests, &mut draft),
-            Level::High | Level::Clear | Level::Soft => Taken::default(),
-        };
+        let taken = takes::take(&situation, &rows, &mut guests, &mut draft);
         let returned = returns::give_back(&situation, &rows, &guests, &mut draft);
 
+        let brakes = Brakes::new(self.mode, &situation, wanting, elapsed);
         let mut reasons = vec![self.ladder.reason(&observation.host, unit)];
         reasons.extend(words::deeds(asked, taken, returned));
-        let decisions =
-            rows.iter().zip(&mut guests).map(|(row, guest)| verdict(level, row, guest, elapsed)).collect();
+        let decisions = rows
+            .iter()
+            .zip(&mut guests)
+            .map(|(row, guest)| verdict(&situation, &brakes, row, guest))
+            .collect();
         self.guests = observation.guests.iter().map(|guest| guest.id).zip(guests).collect();
         Decision {
             level,
@@ -128,31 +151,49 @@ impl Napa {
     }
 }
 
-/// What came into RAM since the last observation, as a size a second: what was touched first, and what came back.
-fn inflow(observation: &Observation, guests: &mut [Guest], elapsed: Duration) -> Bytes {
-    let mut sum = 0.0;
-    for (seen, guest) in observation.guests.iter().zip(guests) {
-        let size = Bytes(seen.resident.0.saturating_add(seen.swapped.0));
-        let before = guest.size.replace(size).unwrap_or(size);
-        guest.growth = Bytes(size.0.saturating_sub(before.0));
-        sum += guest.growth.0 as f64 / elapsed.as_secs_f64().max(0.1);
-        sum += seen.refaults.bytes().0 as f64;
-    }
-    Bytes(sum as u64)
+/// What moved since the last observation, as sizes a second.
+#[derive(Clone, Copy, Debug, Default)]
+struct Flow {
+    /// Into RAM: what was touched first, and what came back.
+    arriving: f64,
+    /// Out of RAM into swap.
+    leaving: f64,
 }
 
-/// What has to become free: what VMs hold too much, what lacks to leave the level, and in the worst levels what
-/// arrives until the next decision.
-fn wanted(observation: &Observation, level: Level, unit: Bytes, inflow: Bytes) -> Bytes {
+impl Flow {
+    fn new(observation: &Observation, guests: &mut [Guest], elapsed: Duration) -> Self {
+        let (mut flow, seconds) = (Self::default(), elapsed.as_secs_f64().max(0.1));
+        for (seen, guest) in observation.guests.iter().zip(guests) {
+            let now = (seen.resident, seen.swapped);
+            let before = guest.before.replace(now).unwrap_or(now);
+            let size = |(resident, swapped): (Bytes, Bytes)| resident.0.saturating_add(swapped.0);
+            guest.growth = Bytes(size(now).saturating_sub(size(before)));
+            let back = seen.refaults.bytes().0 as f64;
+            flow.arriving += guest.growth.0 as f64 / seconds + back;
+            flow.leaving += now.1.0.saturating_sub(before.1.0) as f64 / seconds + back;
+        }
+        flow
+    }
+}
+
+/// What follows from the level: guests are asked until it could be high again, the host takes until the worst levels can
+/// be left, and more in step with what arrives.
+fn situation(observation: &Observation, level: Level, unit: Bytes, flow: Flow) -> Situation {
+    let (free, excess) = (observation.host.free(), observation.host.excess());
+    let to_ask = if level >= Level::Clear { missing(observation, unit, 32) } else { Bytes(0) };
+    let wanted = if level >= Level::Hard { missing(observation, unit, 5) } else { Bytes(0) };
+    let most = observation.host.capacity.0 / 8;
+    let (rush, leaving) = (Bytes(flow.arriving as u64), Bytes(flow.leaving as u64));
+    let arriving = if wanted > Bytes(0) { rush.min(Bytes(most)) } else { Bytes(0) };
+    let stalled = is_stalled(&observation.host.pressure);
+    Situation { level, unit, free, to_ask, wanted, arriving, rush, leaving, excess, stalled }
+}
+
+/// What lacks until so many eighths of the unit are free, with what VMs hold too much.
+fn missing(observation: &Observation, unit: Bytes, eighths: u128) -> Bytes {
+    let target = u64::try_from(u128::from(unit.0) * eighths / 8).unwrap_or(u64::MAX);
     let host = &observation.host;
-    let target = match level {
-        Level::High | Level::Clear => 0,
-        Level::Soft | Level::Low => unit.0 / 4 * 5,
-        Level::Hard => unit.0,
-    };
-    let missing = target.saturating_sub(host.free().0).saturating_add(host.excess().0);
-    let arriving = if level >= Level::Hard && missing > 0 { inflow.0.min(host.capacity.0 / 8) } else { 0 };
-    Bytes(missing.saturating_add(arriving))
+    Bytes(target.saturating_sub(host.free().0).saturating_add(host.excess().0))
 }
 
 /// The guests with their working sets, entitlements and offers.
@@ -229,9 +270,9 @@ fn relieve(row: &Row, draft: &mut Draft) {
     }
 }
 
-/// What is thought of one guest, and whether it is kept from growing.
-fn verdict(level: Level, row: &Row, guest: &mut Guest, elapsed: Duration) -> GuestDecision {
-    let protected = match level {
+/// What is thought of one guest.
+fn verdict(situation: &Situation, brakes: &Brakes, row: &Row, guest: &mut Guest) -> GuestDecision {
+    let protected = match situation.level {
         Level::Hard | Level::Low => row.working_set.max(row.guest.reservation).min(row.entitled),
         Level::High | Level::Clear | Level::Soft => Bytes(0),
     };
@@ -241,20 +282,7 @@ fn verdict(level: Level, row: &Row, guest: &mut Guest, elapsed: Duration) -> Gue
         working_set: row.working_set,
         cooperation: guest.consent.cooperation(),
         protected,
-        brake: brake(level, row, guest, elapsed),
+        brake: brakes.brake(row, guest),
         reason: words::verdict(row, guest),
     }
-}
-
-/// Keeps a guest above its entitlement from growing while memory is low. One that was kept for as long as it may be
-/// runs freely until the next decision.
-fn brake(level: Level, row: &Row, guest: &mut Guest, elapsed: Duration) -> Option<Brake> {
-    let at_most = BRAKE_MAX.saturating_sub(guest.braked);
-    let grows = guest.growth > Bytes(0) && row.beyond() > Bytes(0);
-    if level < Level::Low || !grows || at_most.is_zero() {
-        guest.braked = Duration::ZERO;
-        return None;
-    }
-    guest.braked = guest.braked.saturating_add(elapsed);
-    Some(Brake { ceiling: row.charge, at_most })
 }

@@ -18,28 +18,34 @@ pub struct Taken {
     pub missing: Bytes,
 }
 
-/// Takes what is wanted from guests above their entitlement, all at once: first whole from those that do not answer,
+/// Takes what is wanted and what is arriving from guests above their entitlement, all at once: first whole from those that do not answer,
 /// then from the others, each in proportion to what it has beyond, then from those that are answering right now, who
 /// are not asked any more. Nobody falls below its entitlement by it.
 ///
-/// Only if that does not bring enough, because offers are missing, and memory is low, the rest comes from all guests,
-/// down to their reservations.
+/// Only if that does not bring memory back to the worst threshold, because offers are missing, the rest of that comes
+/// from all guests, down to their reservations.
 pub fn take(situation: &Situation, rows: &[Row], guests: &mut [Guest], draft: &mut Draft) -> Taken {
+    if situation.wanted.0.saturating_add(situation.arriving.0) == 0 {
+        return Taken::default();
+    }
     let mut plan = Plan::new(rows);
-    let mut left = situation.wanted.0;
+    let wanted = situation.wanted.0.saturating_add(situation.arriving.0);
+    let mut left = wanted;
     let beyond = |index: usize| rows[index].beyond().0;
     for group in [Group::Unanswering, Group::Silent, Group::Answering] {
         let members: Vec<usize> =
             (0..rows.len()).filter(|index| Group::of(&guests[*index]) == group).collect();
         left -= plan.spread(&members, left, &beyond);
     }
-    if left > 0 && situation.level == Level::Low && situation.free.0 < situation.unit.0 / 4 {
+    let found = wanted - left;
+    let dire = situation.dire().0.saturating_sub(found);
+    if situation.level == Level::Low && dire > 0 {
         let everybody: Vec<usize> = (0..rows.len()).collect();
-        left -= plan.spread(&everybody, left, &|index| {
-            rows[index].charge.0.saturating_sub(rows[index].guest.reservation.0)
-        });
+        let above_reservation =
+            |index: usize| rows[index].charge.0.saturating_sub(rows[index].guest.reservation.0);
+        left = left.saturating_sub(plan.spread(&everybody, dire, &above_reservation));
     }
-    let mut taken = Taken { missing: Bytes(left), ..Taken::default() };
+    let mut taken = Taken { missing: Bytes(left.saturating_sub(situation.arriving.0)), ..Taken::default() };
     for (index, bytes) in plan.bytes.iter().enumerate().filter(|(_, bytes)| **bytes > 0) {
         let ordered = order(situation, &rows[index], &mut guests[index], Bytes(*bytes), draft);
         taken.ordered.0 += ordered.0;
