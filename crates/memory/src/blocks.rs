@@ -6,7 +6,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use napa_units::{Bytes, PAGE_SIZE};
 use vm_memory::{GuestAddress, GuestMemoryRegion, GuestRegionMmap};
@@ -28,7 +28,15 @@ pub struct Blocks {
     backing: Backing,
     /// One bit a block. Changed only by who holds the lock, after the mapping.
     plugged: Vec<AtomicU64>,
-    changing: Mutex<()>,
+    changing: Mutex<Merging>,
+}
+
+/// Whether the kernel may merge pages of plugged blocks, those that are plugged later included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Merging {
+    #[default]
+    Forbidden,
+    Allowed,
 }
 
 /// How plugged blocks are backed.
@@ -139,16 +147,18 @@ impl Blocks {
     /// # Errors
     /// The kernel refused; the block is as it was.
     pub fn plug(&self, index: u64) -> io::Result<()> {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let merging = self.lock();
         if self.is_plugged(index) {
             return Ok(());
         }
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         self.map(index, flags, -1)?;
         if self.backing == Backing::HugePages {
-            let start = self.host_address(index) as *mut libc::c_void;
-            // SAFETY: the range is a mapping of ours; the advice changes how it is backed, not what it holds.
-            let _unsupported = unsafe { libc::madvise(start, self.block.0 as usize, libc::MADV_HUGEPAGE) };
+            let _unsupported = self.advise(index, libc::MADV_HUGEPAGE);
+        }
+        if *merging == Merging::Allowed {
+            // The guest has its memory all the same.
+            let _unmerged = self.advise(index, libc::MADV_MERGEABLE);
         }
         self.plugged[(index / 64) as usize].fetch_or(1 << (index % 64), Ordering::AcqRel);
         Ok(())
@@ -159,13 +169,48 @@ impl Blocks {
     /// # Errors
     /// The kernel refused; the block is as it was.
     pub fn unplug(&self, index: u64) -> io::Result<()> {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.lock();
         if !self.is_plugged(index) {
             return Ok(());
         }
         self.map_scratch(index)?;
         self.plugged[(index / 64) as usize].fetch_and(!(1 << (index % 64)), Ordering::AcqRel);
         Ok(())
+    }
+
+    /// Lets the kernel merge the pages of all plugged blocks, and of those that will be.
+    ///
+    /// # Errors
+    /// The kernel has no KSM, or no memory for its notes.
+    pub fn make_mergeable(&self) -> io::Result<()> {
+        let mut merging = self.lock();
+        *merging = Merging::Allowed;
+        let mut plugged = (0..self.count()).filter(|index| self.is_plugged(*index));
+        plugged.try_for_each(|index| self.advise(index, libc::MADV_MERGEABLE))
+    }
+
+    /// Keeps the kernel from merging pages of blocks that are plugged from now on. Those of others stay as they are.
+    pub fn keep_unmerged(&self) {
+        *self.lock() = Merging::Forbidden;
+    }
+
+    /// Does something while a block is plugged for sure. `None`: it is not.
+    pub fn while_plugged<T>(&self, index: u64, work: impl FnOnce() -> T) -> Option<T> {
+        let _changing = self.lock();
+        self.is_plugged(index).then(work)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Merging> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn advise(&self, index: u64, advice: i32) -> io::Result<()> {
+        let start = self.host_address(index) as *mut libc::c_void;
+        // SAFETY: the range is a mapping of ours; the advice changes how it is backed, not what it holds.
+        match unsafe { libc::madvise(start, self.block.0 as usize, advice) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     fn map_scratch(&self, index: u64) -> io::Result<()> {

@@ -76,7 +76,7 @@ fn subject(opened: &Opened, pages: &Arc<PageStates>) -> Subject {
         sensors: Arc::clone(&opened.sensors),
         balloon: opened.balloon.clone(),
         hotplug: opened.hotplug.clone(),
-        reclaimer: Reclaimer::new(Arc::clone(pages.ram()), Arc::clone(&opened.sensors), &opened.means),
+        reclaimer: Reclaimer::new(Arc::clone(pages), Arc::clone(&opened.sensors), &opened.means),
         group: opened.means.group.clone(),
         sharing: Arc::clone(&opened.sharing.0),
         samples: Samples::default(),

@@ -70,6 +70,13 @@ impl Clock {
         }
     }
 
+    /// What is at the hand is gone: the guest does not have it, and what comes there next is new.
+    pub fn forget(&mut self) {
+        if let Some(block) = self.blocks.get_mut(self.hand) {
+            *block = Block::default();
+        }
+    }
+
     /// Moves the hand to the next block.
     pub fn advance(&mut self) {
         self.hand = (self.hand + 1) % self.count;

@@ -26,7 +26,7 @@ use napa_units::{Bytes, PAGE_SIZE, Pages};
 use vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
 
 use self::clock::{Clock, Turn};
-use crate::{GuestRam, Sensors, host_address};
+use crate::{PageStates, Sensors, host_address};
 
 /// A block: what a huge page covers, so that none is split but the last.
 const BLOCK: Bytes = Bytes::mib(2);
@@ -37,11 +37,21 @@ const IDLE_ROUNDS_MAX: usize = 2;
 /// Takes memory of one guest in turns.
 #[derive(Debug)]
 pub struct PageOut {
-    /// Kept so that the addresses below stay those of guest memory.
-    _ram: Arc<GuestRam>,
+    pages: Arc<PageStates>,
     sensors: Arc<Sensors>,
-    blocks: Vec<Range<u64>>,
+    stretches: Vec<Stretch>,
     clock: Clock,
+}
+
+/// A region in blocks.
+#[derive(Debug)]
+struct Stretch {
+    /// Its addresses in this process.
+    range: Range<u64>,
+    /// [Index](PageStates::index) of its first page.
+    index: u64,
+    /// Blocks of the stretches before it.
+    before: usize,
 }
 
 /// What was taken.
@@ -86,16 +96,18 @@ struct Census {
 
 impl PageOut {
     /// For the memory of one guest, which has some.
-    pub fn new(ram: Arc<GuestRam>, sensors: Arc<Sensors>) -> Self {
-        let blocks: Vec<Range<u64>> = ram
-            .iter()
-            .flat_map(|region| {
-                let start = host_address(region);
-                blocks_of(start..start + region.len())
-            })
-            .collect();
-        let clock = Clock::new(blocks.len());
-        Self { _ram: ram, sensors, blocks, clock }
+    pub fn new(pages: Arc<PageStates>, sensors: Arc<Sensors>) -> Self {
+        let (mut stretches, mut index, mut before) = (Vec::new(), 0, 0);
+        let plugged = pages.blocks().map(|blocks| &**blocks.region());
+        for region in pages.ram().iter().chain(plugged) {
+            let start = host_address(region);
+            let range = start..start + region.len();
+            let count = count_of_blocks(&range);
+            stretches.push(Stretch { range, index, before });
+            index += region.len() / PAGE_SIZE;
+            before += count;
+        }
+        Self { pages, sensors, stretches, clock: Clock::new(before) }
     }
 
     /// Takes up to `wanted` pages, as long as `may_go_on` says so; it is asked before each block.
@@ -121,7 +133,14 @@ impl PageOut {
 
     /// Deals with the block at the hand and moves on; gives how many pages left memory.
     fn step(&mut self, wanted: u64, came_back: &mut Pages) -> Result<u64, PageOutError> {
-        let block = self.blocks[self.clock.hand()].clone();
+        let (block, index) = self.block(self.clock.hand());
+        if !self.pages.is_there(index) {
+            self.clock.forget();
+            self.clock.advance();
+            return Ok(0);
+        }
+        // A block that is unplugged from here on is no memory of the guest's any more, nothing of which is in swap: the
+        // advice harms nothing, and no page of it counts.
         let (found, resident) = self.look(&block, wanted)?;
         let (turn, back) = self.clock.judge(found);
         came_back.0 += back;
@@ -134,6 +153,15 @@ impl PageOut {
         }
         self.clock.advance();
         Ok(gone)
+    }
+
+    /// The addresses of a block, and the [index](PageStates::index) of its first page.
+    fn block(&self, number: usize) -> (Range<u64>, u64) {
+        let next = self.stretches.partition_point(|stretch| stretch.before <= number);
+        let stretch = &self.stretches[next - 1];
+        let block = block_of(&stretch.range, (number - stretch.before) as u64);
+        let index = stretch.index + (block.start - stretch.range.start) / PAGE_SIZE;
+        (block, index)
     }
 
     /// Where the pages of a block are, and the range from its first page in memory that holds `wanted` of them.
@@ -164,11 +192,15 @@ impl PageOut {
     }
 }
 
-/// Cuts a range of addresses where huge pages begin.
-fn blocks_of(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
-    let first = range.start / BLOCK.0;
-    let last = range.end.div_ceil(BLOCK.0);
-    (first..last).map(move |block| (block * BLOCK.0).max(range.start)..((block + 1) * BLOCK.0).min(range.end))
+/// How many blocks there are in a range of addresses that is cut where huge pages begin.
+fn count_of_blocks(range: &Range<u64>) -> usize {
+    (range.end.div_ceil(BLOCK.0) - range.start / BLOCK.0) as usize
+}
+
+/// One of them.
+fn block_of(range: &Range<u64>, number: u64) -> Range<u64> {
+    let block = range.start / BLOCK.0 + number;
+    (block * BLOCK.0).max(range.start)..((block + 1) * BLOCK.0).min(range.end)
 }
 
 fn page_out(range: Range<u64>) -> Result<(), PageOutError> {

@@ -8,17 +8,27 @@ use napa_units::GuestAddress;
 use vm_memory::Bytes as _;
 
 use super::*;
-use crate::{RamRegion, allocate};
+use crate::{Backing, Blocks, RamRegion, allocate};
 
 const REGION: Bytes = Bytes::mib(6);
 
-fn ram() -> Arc<GuestRam> {
+fn ram() -> Arc<PageStates> {
     let region = |start| RamRegion { start: GuestAddress(start), size: REGION };
-    Arc::new(allocate(&[region(0), region(1 << 32)]).unwrap())
+    Arc::new(PageStates::new(Arc::new(allocate(&[region(0), region(1 << 32)]).unwrap())))
 }
 
-fn page_out_of(ram: &Arc<GuestRam>) -> PageOut {
-    PageOut::new(Arc::clone(ram), Arc::new(Sensors::open(&Root::system(), GroupFiles::default()).unwrap()))
+/// The same, and four blocks of 4 MiB besides, none of which is plugged.
+fn with_blocks() -> Arc<PageStates> {
+    let block = Bytes::mib(4);
+    let scratch = tempfile::tempfile().unwrap();
+    scratch.set_len(block.0).unwrap();
+    let region = RamRegion { start: GuestAddress(2 << 32), size: Bytes(4 * block.0) };
+    let blocks = Blocks::new(region, block, Arc::new(scratch), Backing::Ordinary).unwrap();
+    Arc::new(PageStates::with_blocks(Arc::clone(ram().ram()), Arc::new(blocks)).unwrap())
+}
+
+fn page_out_of(pages: &Arc<PageStates>) -> PageOut {
+    PageOut::new(Arc::clone(pages), Arc::new(Sensors::open(&Root::system(), GroupFiles::default()).unwrap()))
 }
 
 fn starts() -> impl Iterator<Item = u64> {
@@ -42,7 +52,9 @@ fn blocks_begin_where_huge_pages_do() {
         (mib..5 * mib, &[(mib, 2 * mib), (2 * mib, 4 * mib), (4 * mib, 5 * mib)]),
         (mib..mib + 4096, &[(mib, mib + 4096)]),
     ] {
-        let blocks: Vec<(u64, u64)> = blocks_of(range).map(|block| (block.start, block.end)).collect();
+        let numbers = 0..count_of_blocks(&range) as u64;
+        let block = |number| block_of(&range, number);
+        let blocks: Vec<(u64, u64)> = numbers.map(block).map(|block| (block.start, block.end)).collect();
         assert_eq!(blocks, expected);
     }
 }
@@ -71,11 +83,12 @@ fn what_is_wanted_goes_and_comes_back_as_it_was() {
     if !has_swap() {
         return;
     }
-    let ram = ram();
+    let pages = ram();
+    let ram = pages.ram();
     for start in starts() {
         ram.write_obj(start ^ 0x5a5a, vm_memory::GuestAddress(start)).unwrap();
     }
-    let mut page_out = page_out_of(&ram);
+    let mut page_out = page_out_of(&pages);
     let taken = page_out.take(Pages(700), || true).unwrap();
     assert_eq!((taken.end, taken.came_back), (End::Complete, Pages(0)));
     // Neighbours go with a page where the kernel keeps them as one.
@@ -88,4 +101,29 @@ fn what_is_wanted_goes_and_comes_back_as_it_was() {
     }
     let again = page_out.take(Pages(1), || true).unwrap();
     assert!(again.came_back.0 > 0, "{again:?}");
+}
+
+#[test]
+fn the_hand_passes_over_what_is_not_plugged() {
+    let pages = with_blocks();
+    let blocks = pages.blocks().unwrap();
+    let mut page_out = page_out_of(&pages);
+    // All of it is the same scratch memory, which is nobody's to take.
+    pages.all().write_obj(7_u8, vm_memory::GuestAddress(2 << 32)).unwrap();
+    let nothing = Taken { pages: Pages(0), came_back: Pages(0), end: End::NothingGoes };
+    assert_eq!(page_out.take(Pages(10), || true).unwrap(), nothing);
+    assert_eq!(page_out.clock.len(), page_out.stretches[2].before + 8);
+    let places: Vec<u64> = (0..page_out.clock.len()).map(|number| page_out.block(number).1).collect();
+    assert!(places.is_sorted() && places.ends_with(&[10_240 - 4096, 10_752 - 4096]), "{places:?}");
+    if !has_swap() {
+        return;
+    }
+    blocks.plug(2).unwrap();
+    for page in 0..1024 {
+        let address = vm_memory::GuestAddress((2 << 32) + 2 * blocks.block().0 + page * PAGE_SIZE);
+        pages.all().write_obj(page + 1, address).unwrap();
+    }
+    assert_eq!(page_out.take(Pages(1 << 20), || true).unwrap().pages, Pages(1024));
+    blocks.unplug(2).unwrap();
+    assert_eq!(page_out.take(Pages(10), || true).unwrap(), nothing);
 }

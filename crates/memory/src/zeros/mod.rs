@@ -15,7 +15,8 @@
 //! Between the second step and the last but one, whoever touches a page that was moved waits: a vCPU, a thread of the
 //! VM, a worker of the kernel. **Nobody waits for them in turn**: the thread that does this touches no page of the
 //! block meanwhile, takes no lock, allocates nothing and sends no message; the place of ours is touched only where
-//! pages have arrived. A block is 2 MiB, so the wait is a few milliseconds.
+//! pages have arrived. A block is 2 MiB, so the wait is a few milliseconds. The one lock, which keeps what is plugged
+//! from being unplugged, is taken before anybody has to wait, and whoever else holds it touches no guest memory.
 #![allow(unsafe_code)] // Pages are moved by address.
 
 mod scratch;
@@ -29,10 +30,9 @@ use napa_sys::host::Root;
 use napa_sys::own_memory::{Pagemap, Run, Seen, SwapAreas};
 use napa_sys::userfaultfd::Userfaultfd;
 use napa_units::{PAGE_SIZE, Pages};
-use vm_memory::{GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap};
 
 use self::scratch::Scratch;
-use crate::{PageStates, host_address};
+use crate::{PageStates, Piece};
 
 /// Memory that is handled at once: a huge page, which moves whole if all of it is zeros.
 const BLOCK: u64 = 2 << 20;
@@ -56,7 +56,7 @@ pub struct ZeroPages {
 /// How far a look at all pages has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// The page to go on from, in the order of the addresses; the number of pages at the end.
+    /// The index of the page to go on from; the end of all indices at the end.
     pub at: Pages,
     /// Pages that were given back.
     pub given_back: Pages,
@@ -74,9 +74,9 @@ impl ZeroPages {
         Ok(Self { faults, pagemap, scratch })
     }
 
-    /// Gives pages of zeros of `states` back from the page `from` on, until all were looked at or it is `until`. They
+    /// Gives pages of zeros of `states` back from the index `from` on, until all were looked at or it is `until`. They
     /// are not marked as discarded any more: the guest has used them since. Memory that began as the contents of a file
-    /// is passed over: zeros in it may hide the file's bytes.
+    /// is passed over: zeros in it may hide the file's bytes. What is plugged stays so while a block of it is looked at.
     ///
     /// # Errors
     /// The kernel does not show the pages, or somebody else handles their faults. Contents are as they were.
@@ -87,25 +87,28 @@ impl ZeroPages {
         until: Instant,
     ) -> (Progress, io::Result<()>) {
         let mut progress = Progress { at: from, given_back: Pages(0) };
-        let mut before = 0;
-        for region in states.ram().iter() {
-            let pages = region.len() / PAGE_SIZE;
-            while progress.at.0 < before + pages {
+        for piece in states.pieces(from.0..states.end()) {
+            let end = piece.index + piece.count.0;
+            progress.at = Pages(piece.index);
+            while progress.at.0 < end {
                 if Instant::now() >= until {
                     return (progress, Ok(()));
                 }
-                let block = Block::at(region, progress.at.0 - before);
-                if region.file_offset().is_none() {
-                    let forget = |page: usize| states.forget_discard(progress.at.0 + page as u64);
-                    match self.give_back_in(block, forget) {
-                        Ok(given_back) => progress.given_back.0 += given_back,
-                        Err(error) => return (progress, Err(error)),
-                    }
+                let first = progress.at.0;
+                let block = Block::at(piece, first);
+                let forget = |page: usize| states.forget_discard(first + page as u64);
+                let looked = match states.began_as_file(first) {
+                    true => None,
+                    false => states.while_there(first, || self.give_back_in(block, forget)),
+                };
+                match looked.transpose() {
+                    Ok(given_back) => progress.given_back.0 += given_back.unwrap_or_default(),
+                    Err(error) => return (progress, Err(error)),
                 }
                 progress.at.0 += block.pages;
             }
-            before += pages;
         }
+        progress.at = Pages(states.end());
         (progress, Ok(()))
     }
 
@@ -214,11 +217,12 @@ struct Block {
 }
 
 impl Block {
-    /// The block from a page of the region on.
-    fn at(region: &GuestRegionMmap<()>, page: u64) -> Self {
-        let start = host_address(region) + page * PAGE_SIZE;
-        let bytes = (BLOCK - start % BLOCK).min(region.len() - page * PAGE_SIZE);
-        Self { start, pages: bytes / PAGE_SIZE }
+    /// The block from the page with this index on, which lies in the piece.
+    fn at(piece: Piece, index: u64) -> Self {
+        let before = index - piece.index;
+        let start = piece.start + before * PAGE_SIZE;
+        let pages = ((BLOCK - start % BLOCK) / PAGE_SIZE).min(piece.count.0 - before);
+        Self { start, pages }
     }
 }
 

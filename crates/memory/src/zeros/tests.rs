@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use napa_units::{Bytes, Gfn, GuestAddress};
-use vm_memory::Bytes as _;
+use vm_memory::{Bytes as _, GuestMemoryBackend, GuestMemoryRegion};
 
 use super::*;
-use crate::{GuestRam, RamRegion, allocate, prefer_huge_pages};
+use crate::{Backing, Blocks, GuestRam, RamRegion, allocate, host_address, prefer_huge_pages};
 
 const SIZE: u64 = 16 << 20;
 const ALL: Pages = Pages(SIZE / PAGE_SIZE);
@@ -213,4 +213,81 @@ fn nothing_that_is_written_meanwhile_is_lost() {
         println!("{passes} passes gave {given_back} pages back during {writes} writes");
         assert!(given_back > 0 && writes > 0);
     });
+}
+
+/// A guest of 2 MiB with eight blocks of 2 MiB besides, of which the odd ones are plugged.
+fn with_blocks() -> PageStates {
+    let scratch = tempfile::tempfile().unwrap();
+    scratch.set_len(BLOCK).unwrap();
+    let region = RamRegion { start: GuestAddress(1 << 32), size: Bytes(8 * BLOCK) };
+    let blocks = Blocks::new(region, Bytes(BLOCK), Arc::new(scratch), Backing::Ordinary).unwrap();
+    (0..8).filter(|block| block % 2 == 1).for_each(|block| blocks.plug(block).unwrap());
+    let ram = allocate(&[RamRegion { start: GuestAddress(0), size: Bytes(BLOCK) }]).unwrap();
+    PageStates::with_blocks(Arc::new(ram), Arc::new(blocks)).unwrap()
+}
+
+fn in_block(block: u64, page: u64) -> vm_memory::GuestAddress {
+    vm_memory::GuestAddress((1 << 32) + block * BLOCK + page * PAGE_SIZE)
+}
+
+#[test]
+fn of_what_can_be_plugged_only_what_is_plugged_is_given_back() {
+    let Some(mut zeros) = opened() else { return };
+    let states = with_blocks();
+    for block in 0..8 {
+        for page in 0..100 {
+            states.all().write_obj(0_u8, in_block(block, page)).unwrap();
+        }
+    }
+    states.all().write_obj(7_u8, in_block(3, 5)).unwrap();
+    let (progress, result) = zeros.give_back(&states, Pages(0), Instant::now() + BOUND);
+    result.unwrap();
+    assert_eq!(progress, Progress { at: Pages(states.end()), given_back: Pages(399) });
+    assert_eq!(states.all().read_obj::<u8>(in_block(3, 5)).unwrap(), 7);
+}
+
+#[test]
+fn blocks_that_are_unplugged_meanwhile_keep_nobody_waiting_and_lose_nothing_else() {
+    let Some(mut zeros) = opened() else { return };
+    let states = with_blocks();
+    let (blocks, all) = (states.blocks().unwrap(), states.all());
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // One writes to a block that stays, and to those that come and go; what is there is anybody's guess.
+        scope.spawn(|| {
+            let mut value = 0_u64;
+            while !stop.load(Ordering::Relaxed) {
+                value += 1;
+                for page in 0..512 {
+                    all.write_obj(value, in_block(1, page)).unwrap();
+                    all.write_obj(0_u64, in_block(3 + value % 5, page)).unwrap();
+                    assert_eq!(all.read_obj::<u64>(in_block(1, page)).unwrap(), value);
+                }
+            }
+        });
+        scope.spawn(|| {
+            let mut round = 0;
+            while !stop.load(Ordering::Relaxed) {
+                round += 1;
+                let block = 3 + round % 5;
+                blocks.plug(block).unwrap();
+                states.forget_block(block);
+                blocks.unplug(block).unwrap();
+            }
+        });
+        let until = Instant::now() + Duration::from_secs(3);
+        let mut passes = 0;
+        while Instant::now() < until {
+            let (progress, result) = zeros.give_back(&states, Pages(0), Instant::now() + BOUND);
+            result.unwrap();
+            assert_eq!(progress.at, Pages(states.end()));
+            passes += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(passes > 0);
+    });
+    for block in 3..8 {
+        blocks.unplug(block).unwrap();
+    }
+    assert_eq!(states.count(), Pages(2 * 512));
 }

@@ -99,7 +99,7 @@ mod tests {
         let subject = Arc::new(Subject {
             config: Arc::new(config),
             watch: Watch::new(Arc::clone(&pages)),
-            reclaimer: Reclaimer::new(Arc::clone(pages.ram()), Arc::clone(&sensors), &means),
+            reclaimer: Reclaimer::new(Arc::clone(&pages), Arc::clone(&sensors), &means),
             pages,
             sensors,
             balloon: None,

@@ -109,7 +109,7 @@ impl Sharing {
         let mut current = lock(&self.current);
         current.ram = Arc::downgrade(pages);
         if current.is_mergeable
-            && let Err(error) = make_mergeable(pages.ram())
+            && let Err(error) = make_mergeable(pages)
         {
             eprintln!("napa: pages of the guest's memory cannot be merged: {error}");
         }
@@ -190,7 +190,7 @@ impl Sharing {
         registry.join(&self.domain, &self.member).map_err(|error| error.to_string())?;
         let pages = self.begin_step(state, Merging::Allowed).map_err(|error| error.message)?;
         state.apart = Pages(0);
-        make_mergeable(pages.ram())
+        make_mergeable(&pages)
             .map_err(|error| format!("pages of the guest's memory cannot be merged: {error}"))
     }
 
@@ -200,9 +200,9 @@ impl Sharing {
         }
         // From now on the machine after a reboot begins unmerged.
         let pages = self.begin_step(state, Merging::Forbidden)?;
-        let (at, result) = take_apart(pages.ram(), state.apart, Instant::now() + STEP);
+        let (at, result) = take_apart(&pages, state.apart, Instant::now() + STEP);
         state.apart = at;
-        let left = Pages(pages.ram_count().0 - at.0);
+        let left = pages.count_from(at.0);
         result.map_err(|error| no_memory(left, &error))?;
         if left == Pages(0) {
             state.apart = Pages(0);
@@ -291,7 +291,7 @@ impl State {
         let zeros = self.zeros.as_mut().map_err(|why| NoZeros::NoScanner(why.clone()))?;
         let (progress, result) = zeros.give_back(pages, self.looked, until);
         self.given_back.0 += progress.given_back.0;
-        let left = Pages(pages.ram_count().0 - progress.at.0);
+        let left = pages.count_from(progress.at.0);
         self.looked = if left == Pages(0) || result.is_err() { Pages(0) } else { progress.at };
         result.map(|()| left).map_err(NoZeros::Failed)
     }

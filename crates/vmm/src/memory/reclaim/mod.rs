@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use napa_api::control::{ReclaimEnd, ReclaimMechanism, ReclaimReport, RpcError, code};
-use napa_memory::{End, GuestRam, PageOut, Sensors};
+use napa_memory::{End, PageOut, PageStates, Sensors};
 use napa_sys::cgroup::{GroupFiles, GroupMemory};
 use napa_units::{Bytes, Pages};
 
@@ -51,10 +51,10 @@ pub struct Means {
 
 impl Reclaimer {
     /// For the guest with this memory.
-    pub fn new(ram: Arc<GuestRam>, sensors: Arc<Sensors>, means: &Means) -> Self {
+    pub fn new(pages: Arc<PageStates>, sensors: Arc<Sensors>, means: &Means) -> Self {
         let mechanism = match means.group.can_reclaim() && means.is_kernel_reclaim_sound {
             true => Mechanism::ControlGroup(GroupReclaim::new(means.group.clone())),
-            false => Mechanism::PageOut(PageOut::new(ram, sensors)),
+            false => Mechanism::PageOut(PageOut::new(pages, sensors)),
         };
         Self { mechanism: Mutex::new(mechanism), group: means.group.clone() }
     }
