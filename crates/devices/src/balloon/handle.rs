@@ -17,7 +17,7 @@ use super::page_set::{PageSet, Run};
 
 /// The balloon of one VM, over all its drivers and reboots. Any thread may use it.
 pub struct Balloon {
-    /// Guest memory.
+    /// The memory that the guest starts with.
     size: Bytes,
     registers: Registers,
     counters: Counters,
@@ -118,13 +118,14 @@ impl Balloon {
         })
     }
 
-    /// Asks the guest to give up `target`, or as much as it can. A guest without a driver is asked when it has one.
+    /// Asks the guest, which has `size` of memory now, to give up `target`, or as much as it can. A guest without a
+    /// driver is asked when it has one.
     ///
     /// # Errors
     /// It is more than the guest has, or no whole number of pages.
-    pub fn set_target(&self, target: Bytes) -> Result<(), BalloonError> {
-        let too_large = BalloonError::TooLarge { target, size: self.size };
-        if target > self.size {
+    pub fn set_target(&self, target: Bytes, size: Bytes) -> Result<(), BalloonError> {
+        let too_large = BalloonError::TooLarge { target, size };
+        if target > size {
             return Err(too_large);
         }
         if !target.0.is_multiple_of(PAGE_SIZE) {
@@ -159,6 +160,18 @@ impl Balloon {
                 age_ms: when.elapsed().as_millis() as u64,
                 ..statistics.clone()
             }),
+        }
+    }
+
+    /// The part of the balloon that the guest counts as memory that it has and uses. A driver that may take pages back
+    /// when memory is short (`VIRTIO_BALLOON_F_DEFLATE_ON_OOM`) leaves them in the guest's total.
+    pub fn counted_as_used(&self) -> Bytes {
+        let shared = self.lock();
+        match &shared.driver {
+            Some(driver) if driver.features & Feature::DEFLATE_ON_OOM != 0 => {
+                Pages(self.counters.held.load(Ordering::Relaxed)).bytes()
+            }
+            _ => Bytes(0),
         }
     }
 

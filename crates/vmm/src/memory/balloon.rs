@@ -18,7 +18,7 @@ const HINT_BOUND: Duration = Duration::from_secs(5);
 pub fn set_target(subject: &Subject, target: Option<Bytes>) -> Result<BalloonReport, RpcError> {
     let balloon = balloon_of(subject)?;
     if let Some(target) = target {
-        balloon.set_target(target).map_err(refusal)?;
+        balloon.set_target(target, subject.pages.count().bytes()).map_err(refusal)?;
     }
     Ok(report(subject, balloon))
 }
@@ -35,12 +35,14 @@ pub fn with_statistics(subject: &Subject) -> Result<BalloonReport, RpcError> {
     Ok(report(subject, balloon))
 }
 
-/// What the guest says now that it uses: all its memory but what new programs could have. `None`: it says nothing.
+/// What the guest says now that it uses: all its memory but what new programs could have, and what it has given up.
+/// `None`: it says nothing.
 pub fn used_by_guest(subject: &Subject) -> Option<Bytes> {
+    let given_up = balloon_of(subject).ok()?.counted_as_used();
     let statistics = with_statistics(subject).ok()?.statistics?;
     let is_fresh = u128::from(statistics.age_ms) <= STATISTICS_BOUND.as_millis();
     let used = statistics.total?.0.checked_sub(statistics.available?.0)?;
-    is_fresh.then_some(Bytes(used))
+    is_fresh.then_some(Bytes(used.saturating_sub(given_up.0)))
 }
 
 /// What the guest calls free.

@@ -40,22 +40,26 @@ fn in_background<T: Send + 'static>(
 #[test]
 fn a_target_is_told_and_bounded() {
     let rig = Rig::new();
-    rig.balloon.set_target(Bytes::mib(3)).unwrap();
+    let all = Bytes::mib(MEBIBYTES);
+    rig.balloon.set_target(Bytes::mib(3), all).unwrap();
     rig.bench.wait_config_interrupt();
     assert_eq!(rig.read_config(0), 768);
-    let all = Bytes::mib(MEBIBYTES);
-    let beyond = rig.balloon.set_target(Bytes(all.0 + PAGE_SIZE)).unwrap_err();
+    let beyond = rig.balloon.set_target(Bytes(all.0 + PAGE_SIZE), all).unwrap_err();
     assert_eq!(beyond.to_string(), "balloon beyond the guest's size: 16388K of 16M; ask for less");
-    assert_eq!(rig.balloon.set_target(Bytes(100)), Err(BalloonError::Unaligned(100)));
+    assert_eq!(rig.balloon.set_target(Bytes(100), all), Err(BalloonError::Unaligned(100)));
     assert_eq!(rig.read_config(0), 768);
-    rig.balloon.set_target(all).unwrap();
+    rig.balloon.set_target(all, all).unwrap();
     assert_eq!(rig.read_config(0), END_PAGE as u32);
+    // A guest to which memory was plugged can give up more than it started with.
+    let more = Bytes(all.0 + PAGE_SIZE);
+    rig.balloon.set_target(more, more).unwrap();
+    assert_eq!(rig.read_config(0), END_PAGE as u32 + 1);
 }
 
 #[test]
 fn a_target_waits_for_a_driver() {
     let balloon = Balloon::new(Bytes::mib(1)).unwrap();
-    balloon.set_target(Bytes::kib(8)).unwrap();
+    balloon.set_target(Bytes::kib(8), Bytes::mib(1)).unwrap();
     let report = balloon.report();
     assert_eq!((report.driver, report.target, report.statistics), (DeviceState::Idle, Bytes::kib(8), None));
     balloon.refresh_statistics(PATIENCE);

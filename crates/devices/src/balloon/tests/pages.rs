@@ -110,7 +110,7 @@ fn pages_that_the_guest_does_not_have_are_ignored() {
 #[test]
 fn a_reset_empties_the_balloon_and_keeps_the_target() {
     let mut rig = Rig::new();
-    rig.balloon.set_target(Bytes::mib(4)).unwrap();
+    rig.balloon.set_target(Bytes::mib(4), Bytes::mib(16)).unwrap();
     rig.list(INFLATE, &frames(1024..2048));
     rig.write_config(4, 1024);
     let report = rig.balloon.report();
@@ -124,6 +124,21 @@ fn a_reset_empties_the_balloon_and_keeps_the_target() {
     assert_eq!(rig.read_config(0), 1024);
     rig.list(INFLATE, &[2000]);
     rig.wait_until("the new driver is served", |rig| rig.balloon.report().held == Bytes::kib(4));
+}
+
+#[test]
+fn a_balloon_that_the_guest_may_take_from_is_in_what_it_counts_as_used() {
+    for (features, expected) in
+        [(Feature::DEFLATE_ON_OOM, Bytes::kib(12)), (Feature::MUST_TELL_HOST, Bytes(0))]
+    {
+        let mut rig = Rig::with(features, &[true, true]);
+        assert_eq!(rig.balloon.counted_as_used(), Bytes(0));
+        rig.list(INFLATE, &[2000, 2001, 2002]);
+        rig.wait_until("three pages are held", |rig| rig.balloon.report().held == Bytes::kib(12));
+        assert_eq!(rig.balloon.counted_as_used(), expected);
+        rig.reset();
+        assert_eq!(rig.balloon.counted_as_used(), Bytes(0));
+    }
 }
 
 /// What a driver does next.
