@@ -22,4 +22,4 @@ pub use pageout::{End, PageOut, PageOutError, Taken};
 pub use pages::{DiscardError, PageStates, Piece};
 pub use ram::{GuestRam, RamError, RamRegion, allocate, host_address, prefer_huge_pages};
 pub use working_set::{Averages, Estimate, Sample, SampleError, TAKEN_MAX};
-pub use zeros::{Progress, ZeroPages};
+pub use zeros::{Progress, Splitting, ZeroPages};

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use napa_memory::{
-    Backing, Blocks, PageOut, PageStates, RamRegion, Sensors, Watch, ZeroPages, allocate, make_mergeable,
-    take_apart,
+    Backing, Blocks, PageOut, PageStates, RamRegion, Sensors, Splitting, Watch, ZeroPages, allocate,
+    make_mergeable, take_apart,
 };
 use napa_sys::cgroup::GroupFiles;
 use napa_sys::host::Root;
@@ -139,7 +139,7 @@ proptest! {
                 }
                 Step::GiveZerosBack => {
                     if let Some(zeros) = &mut zeros {
-                        let (progress, result) = zeros.give_back(&guest.states, Pages(0), until);
+                        let (progress, result) = zeros.give_back(&guest.states, Pages(0), until, Splitting::WhereItPays);
                         result.unwrap();
                         prop_assert_eq!(progress.at, Pages(guest.states.end()));
                     }

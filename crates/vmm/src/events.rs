@@ -9,7 +9,7 @@ use napa_api::control::Reply;
 use napa_devices::ConsoleCommand;
 use vmm_sys_util::eventfd::EventFd;
 
-use crate::memory::JobId;
+use crate::memory::{JobId, Looked};
 
 /// Something that the control thread has to know.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub enum Event {
     Console(ConsoleCommand),
     /// A job about the guest's memory is done.
     Done(JobId, Reply),
+    /// The VM has looked for pages of zeros by itself. `None`: it could not, or its machine ended meanwhile.
+    Looked(Option<Looked>),
 }
 
 /// A queue of events with a bell. Any thread posts, the control thread takes.

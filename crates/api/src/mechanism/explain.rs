@@ -198,7 +198,7 @@ fn zero_pages(config: &VmConfig, means: &MeansReport) -> Verdict {
     match (config.share_or_default(), &means.no_zero_pages) {
         (ShareConfig::Off, _) => off("--share off", "start it with --share zero"),
         (_, Some(why)) => missing(why, "run the VM as root, on Linux 6.8 or newer"),
-        (_, None) => available("each 'napa share VM on' gives back the pages that hold nothing but zeros"),
+        (_, None) => available("given back when the VM has grown, and by 'napa share VM on'"),
     }
 }
 
@@ -209,7 +209,7 @@ fn sharing_within(config: &VmConfig, means: &MeansReport) -> Verdict {
         (_, Some(why)) => missing(why, ""),
         (_, None) if config.share.is_some() => available("merging is asked for by --share"),
         (_, None) => {
-            available("merging starts with 'napa share VM on', if no other domain has the host by then")
+            available("merging starts with 'napa share VM on': a host does it for one domain at a time")
         }
     }
 }

@@ -23,3 +23,4 @@ mod support;
 mod swap;
 mod swap_area;
 mod working_set;
+mod zeros;

@@ -111,7 +111,7 @@ fn merged(vm: &Vm) -> u64 {
 }
 
 /// A guest that holds 32 MiB (8192 pages) of this content until it is stopped, and then writes to and checks all of it.
-fn hold(host: &Host, name: &str, content: &str, flags: &[&str]) -> Vm {
+pub fn hold(host: &Host, name: &str, content: &str, flags: &[&str]) -> Vm {
     let cmdline = format!("workload=hold:32M,{content} seed=7 rewrite=on report=0");
     let words = ["--memory", "64M", "--name", name, "--cmdline", &cmdline];
     let mut vm = host.run(&[&words, flags].concat());
@@ -119,7 +119,7 @@ fn hold(host: &Host, name: &str, content: &str, flags: &[&str]) -> Vm {
     vm
 }
 
-fn stop(host: &Host, name: &str, vm: Vm) {
+pub fn stop(host: &Host, name: &str, vm: Vm) {
     Client::new(&host.socket(name)).call("stop");
     let ended = vm.end();
     assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -127,7 +127,7 @@ fn stop(host: &Host, name: &str, vm: Vm) {
     assert!(ended.output.contains("phase=check part=total"), "{ended:?}");
 }
 
-fn sharing(host: &Host, name: &str) -> Value {
+pub fn sharing(host: &Host, name: &str) -> Value {
     Client::new(&host.socket(name)).call("memory")["result"]["sharing"].clone()
 }
 
@@ -347,73 +347,4 @@ fn a_guest_that_reboots_shares_on() {
     Client::new(&host.socket("vm")).call("kill");
     assert_eq!(vm.end().code, Some(83));
     ksm.assert_as_before();
-}
-
-/// Bytes of guest memory that were given back because they were zeros.
-fn given_back(output: &str) -> u64 {
-    let report: Value = serde_json::from_str(output).unwrap_or_else(|error| panic!("{error}: {output}"));
-    assert_eq!(report["left"], 0, "{report}");
-    report["given_back"].as_u64().unwrap()
-}
-
-/// Gives back what is zeros; `None`, with a word about it: the kernel cannot move pages.
-fn look_for_zeros(host: &Host) -> Option<u64> {
-    let (code, output, error) = host.napa(&["share", "vm", "on", "--json"]);
-    if code == Some(1) && error.contains("pages cannot be moved out of the way") {
-        println!("skipped: {error}");
-        return None;
-    }
-    assert_eq!(code, Some(0), "{error}");
-    Some(given_back(&output))
-}
-
-#[test]
-fn pages_of_zeros_are_given_back_and_are_zeros_when_they_are_looked_at() {
-    let Some(host) = Host::new() else { return };
-    let vm = hold(&host, "vm", "zero", &["--share", "zero"]);
-    let resident = || {
-        let report = Client::new(&host.socket("vm")).call("memory");
-        report["result"]["ledger"]["resident"].as_u64().unwrap_or_else(|| panic!("{report}"))
-    };
-    let before = resident();
-    let Some(given_back) = look_for_zeros(&host) else { return };
-    assert!(given_back >= 32 << 20, "{given_back}");
-    assert!(resident() + (32 << 20) <= before, "{before} bytes were resident, and now {}", resident());
-    let again = look_for_zeros(&host).unwrap();
-    assert!(
-        again - given_back < 1 << 20,
-        "there was nothing left to be found, but {again} after {given_back}"
-    );
-    stop(&host, "vm", vm);
-}
-
-#[test]
-fn what_a_guest_writes_while_zeros_are_looked_for_is_not_lost() {
-    let Some(host) = Host::new() else { return };
-    let disk = host.disk("disk", 16);
-    // Memory that turns from zeros into contents and back, on both processors, and disk transfers into it.
-    let cmdline =
-        "workload=hold:24M,zero,1+verify:24M,2+churn:24M,3+blk-verify:8M,3+touch:24M report=0 rewrite=on";
-    let words = ["--memory", "96M", "--cpus", "2", "--name", "vm", "--share", "zero", "--disk", &disk];
-    let mut vm = host.run(&[&words[..], &["--cmdline", cmdline]].concat());
-    vm.wait_line("READY ");
-    let (mut passes, mut found) = (0, 0);
-    while host.socket("vm").exists() {
-        let (code, output, error) = host.napa(&["share", "vm", "on", "--json"]);
-        match code {
-            Some(0) => found = given_back(&output),
-            // It may end between two questions.
-            _ if !error.contains("cannot be moved") => break,
-            _ => {
-                println!("skipped: {error}");
-                return;
-            }
-        }
-        passes += 1;
-    }
-    println!("{passes} looks found {found} bytes");
-    let ended = vm.end();
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(!ended.output.contains("CORRUPT"), "{ended:?}");
-    assert!(passes > 0 && found > 0, "{passes} looks found {found} bytes");
 }

@@ -77,14 +77,19 @@ impl Sensors {
 
     /// How often this process has waited for a page to come from a disk or from swap.
     pub fn major_faults(&self) -> Option<u64> {
-        major_faults(&self.stat.as_ref()?.text().ok()?)
+        field(&self.stat.as_ref()?.text().ok()?, 12)
+    }
+
+    /// What this process has in memory, of the guest and its own.
+    pub fn resident(&self) -> Option<Pages> {
+        field(&self.stat.as_ref()?.text().ok()?, 24).map(Pages)
     }
 }
 
-/// Field 12, counted from behind the name, which may hold anything (proc_pid_stat(5)).
-fn major_faults(stat: &str) -> Option<u64> {
+/// A number behind the name, which is field 2 and may hold anything (proc_pid_stat(5)).
+fn field(stat: &str, number: usize) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(9)?.parse().ok()
+    fields.split_whitespace().nth(number - 3)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -107,7 +112,7 @@ mod tests {
         let host = sensors(&[
             ("proc/self/smaps", "1000-2000 rw-p\nRss: 4 kB\nKSM: 4 kB\n"),
             ("proc/self/ksm_merging_pages", "12\n"),
-            ("proc/self/stat", "7 (a) b) S 1 1 1 0 -1 4194304 9 0 31 0 1 1 5 5 20 0 1 0 100 0 0"),
+            ("proc/self/stat", "7 (a) b) S 1 1 1 0 -1 4194304 9 0 31 0 1 1 5 5 20 0 1 0 100 4096 512 0"),
             ("proc/swaps", swaps),
             ("proc/meminfo", "MemTotal: 9 kB\nZswap: 1 kB\nZswapped: 2 kB\n"),
         ]);
@@ -116,6 +121,7 @@ mod tests {
             Some(Bytes::kib(4))
         );
         assert_eq!((host.merged(), host.major_faults()), (Some(Pages(12)), Some(31)));
+        assert_eq!(host.resident(), Some(Pages(512)));
         assert_eq!(host.swap_areas().len(), 2);
         let zswap = Zswap::OfHost { held: Bytes::kib(2), used: Bytes::kib(4) };
         assert_eq!(host.zswap(&host.swap_areas()), zswap);

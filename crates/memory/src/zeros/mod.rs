@@ -53,6 +53,25 @@ pub struct ZeroPages {
     scratch: Scratch,
 }
 
+/// Whether a huge page is split so that a part of it can go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Splitting {
+    /// Where an eighth of it or more is zeros.
+    WhereItPays,
+    /// It goes whole, or stays.
+    Never,
+}
+
+impl Splitting {
+    /// How many pages of zeros a huge page must have to be touched.
+    const fn least(self) -> usize {
+        match self {
+            Self::WhereItPays => WORTH_SPLITTING,
+            Self::Never => PAGES_IN_BLOCK,
+        }
+    }
+}
+
 /// How far a look at all pages has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -85,6 +104,7 @@ impl ZeroPages {
         states: &PageStates,
         from: Pages,
         until: Instant,
+        splitting: Splitting,
     ) -> (Progress, io::Result<()>) {
         let mut progress = Progress { at: from, given_back: Pages(0) };
         for piece in states.pieces(from.0..states.end()) {
@@ -99,7 +119,7 @@ impl ZeroPages {
                 let forget = |page: usize| states.forget_discard(first + page as u64);
                 let looked = match states.began_as_file(first) {
                     true => None,
-                    false => states.while_there(first, || self.give_back_in(block, forget)),
+                    false => states.while_there(first, || self.give_back_in(block, splitting, forget)),
                 };
                 match looked.transpose() {
                     Ok(given_back) => progress.given_back.0 += given_back.unwrap_or_default(),
@@ -113,11 +133,11 @@ impl ZeroPages {
     }
 
     /// Calls `each` with the place in the block of every page that is given back.
-    fn give_back_in(&mut self, block: Block, each: impl Fn(usize)) -> io::Result<u64> {
+    fn give_back_in(&mut self, block: Block, splitting: Splitting, each: impl Fn(usize)) -> io::Result<u64> {
         let mut is_zero = [false; PAGES_IN_BLOCK];
         let there = self.look(block, &mut is_zero)?;
         let zeros = is_zero.iter().filter(|is_zero| **is_zero).count();
-        if zeros == 0 || (there == PAGES_IN_BLOCK && zeros < WORTH_SPLITTING) {
+        if zeros == 0 || (there == PAGES_IN_BLOCK && zeros < splitting.least()) {
             return Ok(0);
         }
         // SAFETY: the block is guest memory, whose users may wait, and this thread touches none of it until the range

@@ -56,7 +56,8 @@ fn there(zeros: &ZeroPages, ram: &GuestRam) -> Vec<bool> {
 }
 
 fn pass(zeros: &mut ZeroPages, states: &PageStates) -> Pages {
-    let (progress, result) = zeros.give_back(states, Pages(0), Instant::now() + BOUND);
+    let (progress, result) =
+        zeros.give_back(states, Pages(0), Instant::now() + BOUND, Splitting::WhereItPays);
     result.unwrap();
     assert_eq!(progress.at, ALL);
     progress.given_back
@@ -103,16 +104,38 @@ fn a_huge_page_is_not_split_for_a_few_pages() {
 }
 
 #[test]
+fn a_huge_page_goes_whole_or_stays_where_none_may_be_split() {
+    let Some(mut zeros) = opened() else { return };
+    let states = with_blocks();
+    // A block of zeros, one with a single page that is not, and one of small pages: not all of it is there.
+    for page in 0..512 {
+        states.all().write_obj(0_u8, in_block(1, page)).unwrap();
+        states.all().write_obj(u8::from(page == 9), in_block(3, page)).unwrap();
+        if page < 300 {
+            states.all().write_obj(0_u8, in_block(5, page)).unwrap();
+        }
+    }
+    let until = Instant::now() + BOUND;
+    let (progress, result) = zeros.give_back(&states, Pages(0), until, Splitting::Never);
+    result.unwrap();
+    assert_eq!(progress.given_back, Pages(512 + 300));
+    assert_eq!(states.all().read_obj::<u8>(in_block(3, 9)).unwrap(), 1);
+}
+
+#[test]
 fn a_look_goes_on_where_it_stopped() {
     let Some(mut zeros) = opened() else { return };
     let states = states();
     let ram = states.ram();
     let now = Instant::now();
-    assert_eq!(zeros.give_back(&states, Pages(5), now).0, Progress { at: Pages(5), given_back: Pages(0) });
+    assert_eq!(
+        zeros.give_back(&states, Pages(5), now, Splitting::WhereItPays).0,
+        Progress { at: Pages(5), given_back: Pages(0) }
+    );
     for page in 0..ALL.0 {
         ram.write_obj(0_u8, address(page)).unwrap();
     }
-    let (progress, _) = zeros.give_back(&states, Pages(ALL.0 - 7), now + BOUND);
+    let (progress, _) = zeros.give_back(&states, Pages(ALL.0 - 7), now + BOUND, Splitting::WhereItPays);
     assert_eq!(progress, Progress { at: ALL, given_back: Pages(7) });
 }
 
@@ -240,7 +263,8 @@ fn of_what_can_be_plugged_only_what_is_plugged_is_given_back() {
         }
     }
     states.all().write_obj(7_u8, in_block(3, 5)).unwrap();
-    let (progress, result) = zeros.give_back(&states, Pages(0), Instant::now() + BOUND);
+    let (progress, result) =
+        zeros.give_back(&states, Pages(0), Instant::now() + BOUND, Splitting::WhereItPays);
     result.unwrap();
     assert_eq!(progress, Progress { at: Pages(states.end()), given_back: Pages(399) });
     assert_eq!(states.all().read_obj::<u8>(in_block(3, 5)).unwrap(), 7);
@@ -278,7 +302,8 @@ fn blocks_that_are_unplugged_meanwhile_keep_nobody_waiting_and_lose_nothing_else
         let until = Instant::now() + Duration::from_secs(3);
         let mut passes = 0;
         while Instant::now() < until {
-            let (progress, result) = zeros.give_back(&states, Pages(0), Instant::now() + BOUND);
+            let (progress, result) =
+                zeros.give_back(&states, Pages(0), Instant::now() + BOUND, Splitting::WhereItPays);
             result.unwrap();
             assert_eq!(progress.at, Pages(states.end()));
             passes += 1;

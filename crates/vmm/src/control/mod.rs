@@ -6,6 +6,7 @@ mod lifecycle;
 use std::sync::Arc;
 use std::time::Duration;
 
+use napa_api::config::ShareConfig;
 use napa_api::control::{Command, MemoryCommand, Reply, Request, Response, RpcError, Status, reply};
 use napa_devices::{ConsoleBackend, ConsoleCommand};
 use napa_sys::reactor::{Handle, Io, Worker};
@@ -15,13 +16,14 @@ use napa_sys::socket::Listener;
 use self::connections::{ConnectionId, Connections, FIRST_TOKEN};
 pub use self::lifecycle::{Lifecycle, Outcome};
 use crate::events::{Event, Events};
-use crate::memory::{self, JobId, Jobs};
+use crate::memory::{self, JobId, Jobs, Looks};
 
 const BELL: u32 = 0;
 const SIGNALS: u32 = 1;
 const LISTENER: u32 = 2;
 const STOP_TIMER: u32 = 3;
 const END_TIMER: u32 = 4;
+const LOOK_TIMER: u32 = 5;
 
 /// What the control thread listens to.
 pub struct Sources {
@@ -46,6 +48,8 @@ pub struct Control {
     waiting: Vec<Waiting>,
     /// What is being done about the guest's memory.
     jobs: Jobs,
+    /// When it looks for pages of zeros by itself.
+    looks: Looks,
     /// The person at the terminal waits for it too.
     console_waits: bool,
     /// A signal has asked for a stop before.
@@ -76,6 +80,7 @@ impl Control {
             connections: Connections::default(),
             waiting: Vec::new(),
             jobs,
+            looks: Looks::default(),
             console_waits: false,
             was_signalled: false,
         }
@@ -89,6 +94,10 @@ impl Control {
                 Event::Over => self.lifecycle.on_over(),
                 Event::Console(command) => self.on_console(command, io),
                 Event::Done(job, reply) => self.answer(Awaits::Job(job), &reply, io),
+                Event::Looked(looked) => {
+                    looked.into_iter().for_each(|looked| self.looks.on_looked(looked));
+                    io.wait_timeout(LOOK_TIMER, self.looks.wait());
+                }
             }
         }
     }
@@ -225,6 +234,19 @@ impl Control {
         Ok(self.lifecycle.status())
     }
 
+    /// Has pages of zeros looked for if the VM has grown; a VM that is paused has not.
+    fn on_look_timer(&mut self, io: &mut Io<'_>) {
+        let subject = self.lifecycle.subject().ok();
+        let resident = subject.as_ref().and_then(memory::resident);
+        let should_look = resident.is_some_and(|resident| self.looks.should_look(resident));
+        let begun = subject
+            .filter(|_| should_look)
+            .is_some_and(|subject| memory::look(subject, self.sources.events.clone()).is_ok());
+        if !begun {
+            io.wait_timeout(LOOK_TIMER, self.looks.wait());
+        }
+    }
+
     fn on_stop_timer(&mut self, io: &mut Io<'_>) {
         match self.lifecycle.stop_time_left() {
             Some(Duration::ZERO) => self.lifecycle.end(napa_api::Exit::HardStop),
@@ -251,6 +273,9 @@ impl Worker for Control {
         if let Some(listener) = &self.sources.listener {
             io.wait_readable(LISTENER, listener);
         }
+        if self.lifecycle.config().share != Some(ShareConfig::Off) {
+            io.wait_timeout(LOOK_TIMER, self.looks.wait());
+        }
     }
 
     fn ready(&mut self, token: u32, io: &mut Io<'_>) {
@@ -266,6 +291,7 @@ impl Worker for Control {
             LISTENER => self.on_listener(io),
             STOP_TIMER => self.on_stop_timer(io),
             END_TIMER => self.on_end_timer(io),
+            LOOK_TIMER => self.on_look_timer(io),
             FIRST_TOKEN.. => self.on_connection(token, io),
             _ => {}
         }

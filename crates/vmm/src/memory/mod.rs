@@ -8,6 +8,7 @@
 mod balloon;
 mod group_interval;
 mod jobs;
+mod looks;
 mod plug;
 mod reclaim;
 mod report;
@@ -25,6 +26,7 @@ use napa_memory::{PageStates, Sensors, Watch};
 use napa_sys::cgroup::GroupFiles;
 
 pub use self::jobs::{JobId, Jobs};
+pub use self::looks::{Looked, Looks, look, resident};
 pub use self::reclaim::{Means, Reclaimer};
 pub use self::sharing::{Sharing, SharingOwner};
 pub use self::working_set::Samples;

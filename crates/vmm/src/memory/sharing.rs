@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use napa_api::VmConfig;
 use napa_api::config::ShareConfig;
 use napa_api::control::{RpcError, ShareOrder, ShareReport, code};
-use napa_memory::{PageStates, ZeroPages, make_mergeable, take_apart};
+use napa_memory::{PageStates, Progress, Splitting, ZeroPages, make_mergeable, take_apart};
 use napa_sys::host::Root;
 use napa_sys::ksm::{Departure, Domain, Member, OwnCounters, Registry, forget_inherited_merging, strangers};
 use napa_units::Pages;
@@ -133,6 +133,20 @@ impl Sharing {
     pub fn hindrances(&self) -> (Option<String>, Option<String>) {
         let state = lock(&self.state);
         (state.zeros.as_ref().err().cloned(), state.registry.as_ref().err().cloned())
+    }
+
+    /// Whether the VM can look for pages of zeros by itself.
+    pub fn can_look(&self) -> bool {
+        lock(&self.state).zeros.is_ok()
+    }
+
+    /// Gives pages of zeros back without an order, from this index on, and leaves huge pages whole. `None`: it cannot.
+    pub fn look_by_itself(&self, pages: &PageStates, from: Pages, until: Instant) -> Option<Progress> {
+        let mut state = lock(&self.state);
+        let zeros = state.zeros.as_mut().ok()?;
+        let (progress, result) = zeros.give_back(pages, from, until, Splitting::Never);
+        state.given_back.0 += progress.given_back.0;
+        result.is_ok().then_some(progress)
     }
 
     /// Whether the kernel may merge the guest's pages now.
@@ -289,7 +303,7 @@ impl State {
     /// begins anew.
     fn give_back(&mut self, pages: &PageStates, until: Instant) -> Result<Pages, NoZeros> {
         let zeros = self.zeros.as_mut().map_err(|why| NoZeros::NoScanner(why.clone()))?;
-        let (progress, result) = zeros.give_back(pages, self.looked, until);
+        let (progress, result) = zeros.give_back(pages, self.looked, until, Splitting::WhereItPays);
         self.given_back.0 += progress.given_back.0;
         let left = pages.count_from(progress.at.0);
         self.looked = if left == Pages(0) || result.is_err() { Pages(0) } else { progress.at };
