@@ -24,6 +24,7 @@ const LISTENER: u32 = 2;
 const STOP_TIMER: u32 = 3;
 const END_TIMER: u32 = 4;
 const LOOK_TIMER: u32 = 5;
+const SAMPLE_TIMER: u32 = 6;
 
 /// What the control thread listens to.
 pub struct Sources {
@@ -175,7 +176,13 @@ impl Control {
     fn on_request(&mut self, connection: ConnectionId, request: Request, io: &mut Io<'_>) {
         let answer = match request.command {
             Command::Memory(command) => match self.submit(command) {
-                Ok(job) => return self.wait(connection, request, Awaits::Job(job)),
+                Ok(job) => {
+                    if command == MemoryCommand::Sample {
+                        io.forget(SAMPLE_TIMER);
+                        io.wait_timeout(SAMPLE_TIMER, memory::KEPT);
+                    }
+                    return self.wait(connection, request, Awaits::Job(job));
+                }
                 Err(error) => Err(error),
             },
             Command::Config => reply(Ok(self.lifecycle.config())),
@@ -247,6 +254,17 @@ impl Control {
         }
     }
 
+    /// A machine that has ended, or that has too much to do, keeps its last sample: the next one gives it up.
+    fn on_sample_timer(&mut self) {
+        if let Ok(subject) = self.lifecycle.subject() {
+            let give_up = move || {
+                memory::give_up_forgotten(&subject);
+                reply(Ok(()))
+            };
+            let _nobody_waits = self.jobs.submit(Box::new(give_up));
+        }
+    }
+
     fn on_stop_timer(&mut self, io: &mut Io<'_>) {
         match self.lifecycle.stop_time_left() {
             Some(Duration::ZERO) => self.lifecycle.end(napa_api::Exit::HardStop),
@@ -292,6 +310,7 @@ impl Worker for Control {
             STOP_TIMER => self.on_stop_timer(io),
             END_TIMER => self.on_end_timer(io),
             LOOK_TIMER => self.on_look_timer(io),
+            SAMPLE_TIMER => self.on_sample_timer(),
             FIRST_TOKEN.. => self.on_connection(token, io),
             _ => {}
         }

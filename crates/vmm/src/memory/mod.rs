@@ -29,7 +29,7 @@ pub use self::jobs::{JobId, Jobs};
 pub use self::looks::{Looked, Looks, look, resident};
 pub use self::reclaim::{Means, Reclaimer};
 pub use self::sharing::{Sharing, SharingOwner};
-pub use self::working_set::Samples;
+pub use self::working_set::{KEPT, Samples, give_up_forgotten};
 
 /// The machine that a job is about.
 pub struct Subject {

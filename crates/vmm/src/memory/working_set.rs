@@ -1,8 +1,8 @@
 //! How much memory the VM uses, by samples. Nothing runs between the start of a sample and its end, so it costs no
-//! wake-up, and whoever never ends one leaves a hundred numbers behind.
+//! wake-up; one that nobody ends is given up after [`KEPT`], and the huge pages that it split are joined again.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use napa_api::control::{RpcError, SampleReport, WorkingSet, code};
 use napa_memory::{Averages, Sample, SampleError};
@@ -11,6 +11,9 @@ use napa_units::Pages;
 
 use super::group_interval::{self, Span};
 use super::{Subject, balloon, random};
+
+/// How long a sample waits for its end: twice as long as `napa inspect` lets one last.
+pub const KEPT: Duration = Duration::from_secs(2 * 3600);
 
 /// The samples of one machine.
 #[derive(Debug, Default)]
@@ -46,10 +49,7 @@ impl Samples {
 
 /// Takes pages away; [`finish`] tells what came of it. A sample that is under way is given up.
 pub fn start(subject: &Subject) -> Result<SampleReport, RpcError> {
-    let given_up = subject.samples.lock().under_way.take();
-    if let Some(given_up) = given_up {
-        join(subject, &given_up.sample);
-    }
+    give_up(subject, Duration::ZERO);
     // Pages may come back while others are being taken.
     let group = subject.group.memory();
     let sample = Sample::take(&subject.watch, &subject.sensors, random()).map_err(refusal)?;
@@ -60,6 +60,21 @@ pub fn start(subject: &Subject) -> Result<SampleReport, RpcError> {
     };
     subject.samples.lock().under_way = Some(UnderWay { sample, group });
     Ok(report)
+}
+
+/// Ends a sample that nobody has ended.
+pub fn give_up_forgotten(subject: &Weak<Subject>) {
+    if let Some(subject) = subject.upgrade() {
+        give_up(&subject, KEPT);
+    }
+}
+
+/// Gives the sample up that is under way, if it is as old as this.
+fn give_up(subject: &Subject, age: Duration) {
+    let given_up = subject.samples.lock().under_way.take_if(|under_way| under_way.sample.age() >= age);
+    if let Some(given_up) = given_up {
+        join(subject, &given_up.sample);
+    }
 }
 
 /// Counts what has come back.
