@@ -9,6 +9,7 @@ pub mod control;
 mod fixture;
 pub mod guests;
 pub mod mechanisms;
+pub mod record;
 pub mod sensors;
 pub mod state;
 pub mod supervisor;

@@ -32,6 +32,7 @@ use crate::calls::Calls;
 pub use crate::guests::Subject;
 use crate::guests::{Growth, Guest, Moment};
 use crate::mechanisms::{Haste, SwapRoom, owner};
+use crate::record::Recorder;
 use crate::sensors::{Alarm, HostSensors, HostState};
 
 /// The time between two ticks, if nothing happens.
@@ -65,11 +66,10 @@ pub struct Tick {
     free: Bytes,
     /// How long that took.
     took: Duration,
-    observer: Option<Observer>,
+    recorder: Option<Recorder>,
+    /// Why the last tick was not recorded.
+    unrecorded: Option<String>,
 }
-
-/// Is shown each round. What it gives is a trouble, in words.
-pub type Observer = Box<dyn FnMut(&Round<'_>) -> Option<String> + Send>;
 
 /// What was seen and decided in one tick.
 #[derive(Clone, Copy, Debug)]
@@ -102,13 +102,14 @@ impl Tick {
             last: None,
             free: Bytes(u64::MAX),
             took: Duration::ZERO,
-            observer: None,
+            recorder: None,
+            unrecorded: None,
         }
     }
 
-    /// Shows each round to `observer`.
-    pub fn observed_by(&mut self, observer: Observer) {
-        self.observer = Some(observer);
+    /// Records from now on what is seen and decided.
+    pub fn record(&mut self, recorder: Recorder) {
+        self.recorder = Some(recorder);
     }
 
     /// Why the kernel does not call when tasks wait for memory. `None`: it does.
@@ -130,14 +131,13 @@ impl Tick {
         self.read_guests(now);
         self.look_for_strangers(now);
         let observation = self.observe(&state, now);
-        let decision = self.policy.decide(&observation);
+        let decision = self.decide(&observation);
         self.level = decision.level;
         (self.free, self.last) = (observation.host.free(), Some(now));
         let moment = self.moment(now);
         let decided = self.give_orders(&observation, &decision, moment);
         let round = Round { policy: self.policy.name(), observation: &observation, decision: &decision };
-        let unseen = self.observer.as_mut().and_then(|observer| observer(&round));
-        let troubles = self.troubles(unseen);
+        let troubles = self.troubles();
         let seen = report::Seen { state: &state, guests: &self.guests, decided, troubles };
         let report = report::report(&round, seen);
         self.ask(moment);
@@ -209,6 +209,15 @@ impl Tick {
         Observation { elapsed, host, guests, offers }
     }
 
+    fn decide(&mut self, observation: &Observation) -> Decision {
+        let Some(recorder) = &mut self.recorder else { return self.policy.decide(observation) };
+        let prepared = recorder.prepare(&self.policy);
+        let decision = self.policy.decide(observation);
+        let recorded = prepared.and_then(|()| recorder.write(observation, &decision));
+        self.unrecorded = recorded.err().map(|error| error.to_string());
+        decision
+    }
+
     fn give_orders(
         &mut self,
         observation: &Observation,
@@ -231,10 +240,10 @@ impl Tick {
         given
     }
 
-    fn troubles(&self, unseen: Option<String>) -> Vec<String> {
+    fn troubles(&self) -> Vec<String> {
         let host = self.host.troubles().map(ToString::to_string);
         let guests = self.guests.values().flat_map(Guest::troubles);
-        unseen.into_iter().chain(host).chain(guests).take(TROUBLES_MAX).collect()
+        self.unrecorded.iter().cloned().chain(host).chain(guests).take(TROUBLES_MAX).collect()
     }
 
     fn moment(&self, now: Duration) -> Moment {

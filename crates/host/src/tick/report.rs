@@ -1,7 +1,6 @@
 //! What is told about a tick. No I/O but the time of day.
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
 
 use napa_api::host::{
     Cooperation, Decided, Direction, Guarantees, HostFigures, HostReport, Level, SwapFigures, Time,
@@ -11,6 +10,7 @@ use napa_policy::{GuestDecision, GuestObservation, Order};
 use napa_units::{Bytes, PageState, VmId};
 
 use super::Round;
+use crate::clock;
 use crate::guests::Guest;
 use crate::sensors::HostState;
 
@@ -41,7 +41,7 @@ pub struct Seen<'a> {
 
 /// The report of a round.
 pub fn report(round: &Round<'_>, seen: Seen<'_>) -> HostReport {
-    let time = time();
+    let time = clock::now();
     let (observation, decision) = (round.observation, round.decision);
     let mut vms: Vec<VmMemoryRow> = observation
         .guests
@@ -145,9 +145,4 @@ const fn level(level: napa_policy::Level) -> Level {
         napa_policy::Level::Hard => Level::Hard,
         napa_policy::Level::Low => Level::Low,
     }
-}
-
-fn time() -> Time {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    Time(since.unwrap_or_default().as_millis() as u64)
 }
