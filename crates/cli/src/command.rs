@@ -13,6 +13,7 @@ use crate::error::{self, Error};
 use crate::explain::ExplainArgs;
 use crate::plug::PlugArgs;
 use crate::run::{RunArgs, Switch};
+use crate::simulate::SimulateArgs;
 use crate::swap::SwapVerb;
 
 const ABOUT: &str = "A hypervisor for Linux hosts, on KVM";
@@ -100,6 +101,8 @@ pub enum OtherVerb {
         #[command(subcommand)]
         verb: SwapVerb,
     },
+    /// Decide again what a host has recorded, and show what is different
+    Simulate(SimulateArgs),
     /// Write the embedded guest's image to a file
     GuestImage(GuestImageArgs),
     /// Write shell completions to standard output

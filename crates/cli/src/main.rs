@@ -28,6 +28,7 @@ mod reclaim;
 mod reference;
 mod run;
 mod share;
+mod simulate;
 mod swap;
 
 use std::process::ExitCode;
@@ -64,6 +65,7 @@ fn perform_other(verb: OtherVerb) -> Result<ExitCode, error::Error> {
         OtherVerb::Reclaim(arguments) => reclaim::reclaim(&arguments),
         OtherVerb::Share(arguments) => share::share(&arguments),
         OtherVerb::Swap { verb } => swap::swap(&verb),
+        OtherVerb::Simulate(arguments) => simulate::simulate(&arguments),
         OtherVerb::GuestImage(arguments) => guest_image::write(&arguments),
         OtherVerb::Completions(arguments) => reference::completions(&arguments),
         OtherVerb::Man(arguments) => reference::man(&arguments),
