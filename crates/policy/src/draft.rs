@@ -42,6 +42,16 @@ impl Draft {
         }
     }
 
+    /// Takes back what was ordered of the offer in this decision, and cancels what is outstanding of it from before.
+    pub fn withdraw(&mut self, offer: &Offer, reason: impl FnOnce() -> String) {
+        if self.ordered.remove(&offer.id) {
+            self.grants.retain(|grant| grant.offer != offer.id);
+        }
+        if offer.outstanding > Pages(0) {
+            self.cancel(offer, reason);
+        }
+    }
+
     /// The grants, in the order in which they were made.
     pub fn finish(self) -> Vec<Grant> {
         self.grants

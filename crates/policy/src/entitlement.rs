@@ -131,14 +131,15 @@ fn funding(curves: &[Curve], capacity: f64, tax: f64) -> f64 {
 fn settle(claims: &[Claim], entitled: &mut [Bytes], capacity: Bytes) {
     let sum: u128 = entitled.iter().map(|bytes| u128::from(bytes.0)).sum();
     let capacity = u128::from(capacity.0);
-    let mut missing = u64::try_from(capacity.saturating_sub(sum)).unwrap_or(0);
-    let mut invented = u64::try_from(sum.saturating_sub(capacity)).unwrap_or(0);
+    let (mut missing, mut invented) = (capacity.saturating_sub(sum), sum.saturating_sub(capacity));
+    // What fits the bounds of one guest fits 64 bits.
+    let part = |rest: u128, most: u64| rest.min(u128::from(most)) as u64;
     for (claim, bytes) in claims.iter().zip(entitled) {
-        let more = missing.min(claim.limit.0 - bytes.0);
-        let less = invented.min(bytes.0 - claim.reservation.min(claim.limit).0);
-        *bytes = Bytes(bytes.0 + more - less);
-        missing -= more;
-        invented -= less;
+        let more = part(missing, claim.limit.0 - bytes.0);
+        let less = part(invented, bytes.0 - claim.reservation.min(claim.limit).0);
+        *bytes = Bytes(bytes.0 - less + more);
+        missing -= u128::from(more);
+        invented -= u128::from(less);
     }
 }
 

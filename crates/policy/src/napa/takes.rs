@@ -121,11 +121,11 @@ fn order(situation: &Situation, row: &Row, guest: &mut Guest, bytes: Bytes, draf
         let ordered = draft.order(offer, left.min(offer.pages_max), || reason(situation, row, bytes));
         left.0 -= ordered.0;
     }
-    if guest.consent.is_waiting() {
+    if left < Pages::covering(bytes) {
         guest.consent.forget();
-        row.offers.asks.iter().filter(|offer| offer.outstanding > Pages(0)).for_each(|offer| {
-            draft.cancel(offer, || "not asked any more: the host takes its memory itself now".to_owned());
-        });
+        for offer in &row.offers.asks {
+            draft.withdraw(offer, || "not asked any more: the host takes its memory itself now".to_owned());
+        }
     }
     Bytes(Pages::covering(bytes).bytes().0 - left.bytes().0)
 }
