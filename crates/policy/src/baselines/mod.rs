@@ -8,6 +8,8 @@ mod ksm;
 mod mom;
 mod proxmox;
 mod swap;
+#[cfg(test)]
+mod tests;
 
 pub use fixed::Static;
 pub use ksm::Ksm;

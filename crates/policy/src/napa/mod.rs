@@ -16,6 +16,8 @@ mod returns;
 mod row;
 mod searches;
 mod takes;
+#[cfg(test)]
+mod tests;
 mod words;
 
 use std::collections::BTreeMap;
