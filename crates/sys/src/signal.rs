@@ -119,6 +119,31 @@ impl AsFd for SignalFd {
     }
 }
 
+/// Stops this process as Ctrl-Z does at a shell, until somebody lets it go on; also where SIGTSTP is blocked. Where no
+/// shell could do that (POSIX.1-2024 §3.238, orphaned process group), it is not stopped.
+///
+/// # Errors
+/// The kernel refused the signal's mask.
+pub fn stop_until_continued() -> Result<()> {
+    // SAFETY: all-zero bytes are a valid, if unspecified, signal set; it is emptied next.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `set` is a valid place for a signal set.
+    unsafe { libc::sigemptyset(&raw mut set) };
+    // SAFETY: `set` is initialised, and SIGTSTP is a signal.
+    unsafe { libc::sigaddset(&raw mut set, libc::SIGTSTP) };
+    let mut before = set;
+    // SAFETY: both sets are initialised.
+    let unblocked = unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, &raw mut before) };
+    if unblocked != 0 {
+        return Err(Error::from_raw_os_error(unblocked));
+    }
+    // SAFETY: sends a signal to this thread alone, which no other thread can take away.
+    unsafe { libc::raise(libc::SIGTSTP) };
+    // SAFETY: `before` is the mask that the kernel gave; the old mask is not asked for.
+    let put_back = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, null_mut()) };
+    if put_back == 0 { Ok(()) } else { Err(Error::from_raw_os_error(put_back)) }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
