@@ -15,6 +15,7 @@ use crate::plug::PlugArgs;
 use crate::run::{RunArgs, Switch};
 use crate::simulate::SimulateArgs;
 use crate::swap::SwapVerb;
+use crate::top::TopArgs;
 
 const ABOUT: &str = "A hypervisor for Linux hosts, on KVM";
 
@@ -70,6 +71,8 @@ pub enum OtherVerb {
     Demo(DemoArgs),
     /// Compare napa with QEMU on the same guest, in one run
     Bench(BenchArgs),
+    /// Show where the memory of the host and of its VMs is, live
+    Top(TopArgs),
     /// Show what this host's KVM offers, and what a guest would get
     Features(JsonArgs),
     /// Show what is wrong on this host, and the command that mends it

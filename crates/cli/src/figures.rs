@@ -38,6 +38,34 @@ pub fn size(bytes: Bytes) -> String {
     }
 }
 
+/// A size in five characters at most, for columns: `512K`, `9.5M`, `512M`, `1.5G`.
+pub fn short_size(bytes: Bytes) -> String {
+    let scaled = |shift: u32, whole_from: f64, unit: &str| {
+        let value = bytes.0 as f64 / (1_u64 << shift) as f64;
+        if value < whole_from { format!("{value:.1}{unit}") } else { format!("{value:.0}{unit}") }
+    };
+    match bytes.0 {
+        0 => "0".into(),
+        1..0x10_0000 => format!("{}K", bytes.0 >> 10),
+        0x10_0000..0x4000_0000 => format_mebibytes(bytes),
+        0x4000_0000..0x100_0000_0000 => scaled(30, 99.95, "G"),
+        _ => scaled(40, 99.95, "T"),
+    }
+}
+
+/// Whole mebibytes from ten on. They are rounded down: 1,023.9 MiB are not 1,024.
+fn format_mebibytes(bytes: Bytes) -> String {
+    match bytes.0 {
+        0..0xa0_0000 => format!("{:.1}M", ((bytes.0 * 10) >> 20) as f64 / 10.0),
+        _ => format!("{}M", bytes.0 >> 20),
+    }
+}
+
+/// A share, 0 to 1, in per cent with one place.
+pub fn percent(share: f64) -> String {
+    format!("{:.1}", share * 100.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,5 +106,26 @@ mod tests {
         ] {
             assert_eq!(size(bytes), expected);
         }
+    }
+
+    #[test]
+    fn short_sizes_fit_in_five_characters() {
+        for (bytes, expected) in [
+            (Bytes(0), "0"),
+            (Bytes(1), "0K"),
+            (Bytes::kib(1023), "1023K"),
+            (Bytes::mib(1), "1.0M"),
+            (Bytes::kib(10 * 1024 - 1), "9.9M"),
+            (Bytes::mib(10), "10M"),
+            (Bytes::kib((1 << 20) - 1), "1023M"),
+            (Bytes::gib(1), "1.0G"),
+            (Bytes::mib(102_390), "100G"),
+            (Bytes::gib(1023), "1023G"),
+            (Bytes::gib(1536), "1.5T"),
+            (Bytes::gib(2048 * 1024), "2048T"),
+        ] {
+            assert_eq!(short_size(bytes), expected);
+        }
+        assert_eq!(percent(0.125), "12.5");
     }
 }

@@ -30,6 +30,7 @@ mod run;
 mod share;
 mod simulate;
 mod swap;
+mod top;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,7 @@ fn perform_other(verb: OtherVerb) -> Result<ExitCode, error::Error> {
     match verb {
         OtherVerb::Demo(arguments) => demo::demo(&arguments),
         OtherVerb::Bench(arguments) => bench::bench(&arguments),
+        OtherVerb::Top(arguments) => top::top(&arguments),
         OtherVerb::Features(arguments) => features::features(&arguments),
         OtherVerb::Doctor(arguments) => doctor::doctor(&arguments),
         OtherVerb::Status(arguments) => client::status(&arguments),

@@ -11,13 +11,18 @@ use crate::error::Error;
 /// Writes one line to standard error, after the program's name. Control characters of a path or a guest's
 /// name are shown, not sent to the terminal.
 pub fn warn(line: fmt::Arguments<'_>) {
-    let line: String = line.to_string().chars().map(visible).collect();
+    let line = printable(&line.to_string());
     // Nobody is left to be told when standard error is closed.
     let _ = writeln!(io::stderr(), "napa: {line}");
 }
 
-fn visible(character: char) -> char {
-    if character.is_control() { char::REPLACEMENT_CHARACTER } else { character }
+/// A text whose control characters can be seen and do nothing.
+pub fn printable(text: &str) -> String {
+    let visible = |character: char| match character.is_control() {
+        true => char::REPLACEMENT_CHARACTER,
+        false => character,
+    };
+    text.chars().map(visible).collect()
 }
 
 /// Writes a text to standard output. A reader that went away (`| head`) has had enough: no error.
