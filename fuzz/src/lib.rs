@@ -11,6 +11,7 @@ mod function;
 mod kernel_image;
 mod kvm;
 mod pci;
+mod plugging;
 mod queue;
 mod ram;
 mod words;

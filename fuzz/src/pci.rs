@@ -2,24 +2,26 @@
 
 use std::cell::RefCell;
 use std::os::unix::fs::FileExt as _;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use napa_api::VmConfig;
 use napa_api::config::{CacheMode, ConsoleConfig, DiskConfig, DiskFormat, PmemConfig, VsockConfig};
 use napa_devices::balloon::Balloon;
+use napa_devices::mem::Hotplug;
 use napa_devices::{ConsoleBackend, Context, catalog};
 use napa_machine::layout::{ECAM_SIZE, ECAM_START, IO_APIC_PINS, RESET_PORT};
 use napa_machine::{Buses, DeviceNeed, Needs, PciBus, Plan, plan};
 use napa_sys::reactor;
 use napa_units::Bytes;
 use napa_virtio::pci::{BAR_SIZE, PciFunction, Transport, TransportParts};
-use napa_virtio::{Platform, SharedDevice, Threads};
+use napa_virtio::{DeviceMemory, Platform, PluggableMemory, SharedDevice, Threads};
 use tempfile::TempDir;
 
 use crate::function::{Function, QUEUE_SIZE, RINGS_BYTES, Rings};
 use crate::kvm::FakeKvm;
+use crate::plugging::Plugging;
 use crate::ram::{HIGH_END, HIGH_START, LOW_END, Ram};
 use crate::words::{address, length, width};
 
@@ -30,7 +32,9 @@ const QUEUES_MAX: u64 = 4;
 /// Where data lies, behind the rings of all devices.
 const DATA: u64 = 0x8000;
 const DISK_BYTES: usize = 1 << 16;
-/// Guest memory, as far as devices are told.
+/// What can be plugged: four blocks.
+const PLUGGABLE: Bytes = Bytes::mib(8);
+/// RAM, as far as devices are told.
 const RAM: Bytes = Bytes(LOW_END + HIGH_END - HIGH_START);
 
 /// Plays a guest's accesses as the input says.
@@ -50,6 +54,7 @@ struct Host {
     threads: Threads,
     disk: std::fs::File,
     balloon: Arc<Balloon>,
+    hotplug: Arc<Hotplug>,
     _console: Arc<ConsoleBackend>,
     _folder: TempDir,
 }
@@ -66,7 +71,9 @@ impl Host {
             ConsoleBackend::open(&config.console, Box::new(|_| {})).expect("no console is no problem");
         control.add(worker).expect("the thread runs");
         let balloon = Arc::new(Balloon::new(RAM).expect("an eventfd is left"));
-        let context = Context { config: &config, console: &console, balloon: Some(&balloon), hotplug: None };
+        let hotplug = Arc::new(Hotplug::new(PLUGGABLE));
+        let context =
+            Context { config: &config, console: &console, balloon: Some(&balloon), hotplug: Some(&hotplug) };
         let devices = catalog::open_all(&context).expect("they open");
         let devices: Vec<SharedDevice> =
             devices.into_iter().map(|device| Arc::new(Mutex::new(device))).collect();
@@ -83,7 +90,7 @@ impl Host {
             }
         }
         let threads = Threads::new(control.clone(), 1);
-        Self { devices, plan, control, threads, disk, balloon, _console: console, _folder: folder }
+        Self { devices, plan, control, threads, disk, balloon, hotplug, _console: console, _folder: folder }
     }
 
     fn play(&self, input: &[u8]) {
@@ -100,15 +107,18 @@ impl Host {
 }
 
 impl Host {
-    /// What the host asks of a balloon, whatever the guest has made of it.
-    fn ask_balloon(&self, input: &mut Unstructured<'_>) -> Result<()> {
-        match input.int_in_range(0..=2_u8)? {
-            0 => drop(self.balloon.set_target(Bytes(u64::from(input.arbitrary::<u8>()?) << 12))),
+    /// What the host asks of a balloon or of memory that can be plugged, whatever the guest has made of them.
+    fn ask_for_memory(&self, input: &mut Unstructured<'_>) -> Result<()> {
+        match input.int_in_range(0..=3_u8)? {
+            0 => drop(self.balloon.set_target(Bytes(u64::from(input.arbitrary::<u8>()?) << 12), RAM)),
+            3 => drop(self.hotplug.request(Bytes::mib(input.int_in_range(0..=10_u64)?))),
             1 => self.balloon.refresh_statistics(Duration::from_micros(100)),
             _ => drop(self.balloon.hint(Duration::from_micros(100))),
         }
         let report = self.balloon.report();
-        assert!(report.held <= RAM && report.target <= RAM, "{report:?}");
+        assert!(report.held.0 <= RAM.0 + PLUGGABLE.0 && report.target <= RAM, "{report:?}");
+        let report = self.hotplug.report();
+        assert!(report.plugged <= PLUGGABLE && report.requested <= PLUGGABLE, "{report:?}");
         Ok(())
     }
 }
@@ -135,6 +145,8 @@ struct Machine<'a> {
     host: &'a Host,
     ram: Ram,
     kvm: Arc<FakeKvm>,
+    /// Devices know it only as long as it is there.
+    _plugging: Arc<Plugging>,
     pci: Arc<PciBus>,
     buses: Buses,
     /// Index of the available ring of each queue, by device and queue.
@@ -144,13 +156,14 @@ struct Machine<'a> {
 impl<'a> Machine<'a> {
     fn new(host: &'a Host) -> Self {
         let ram = Ram::new();
+        let plugging = plugging(host, &ram);
         let vectors: u32 = host.devices.iter().map(|device| u32::from(need(device).vectors)).sum();
         let kvm = Arc::new(FakeKvm::new(IO_APIC_PINS..IO_APIC_PINS + vectors));
         let pci = Arc::new(PciBus::new(Box::new(|| {})));
         let function = |(device, place): (&SharedDevice, &napa_machine::PciSlot)| {
             let parts = TransportParts {
-                memory: Arc::clone(ram.pages().ram()),
-                pages: ram.pages(),
+                memory: Arc::clone(plugging.pages().all()),
+                pages: Arc::clone(plugging.pages()),
                 threads: host.threads.clone(),
                 platform: Arc::clone(&kvm) as Arc<dyn Platform>,
                 bar: place.bar,
@@ -162,7 +175,7 @@ impl<'a> Machine<'a> {
         pci.populate(host.devices.iter().zip(&host.plan.pci).map(function).collect());
         let buses = Buses::new(vec![(PciBus::PORTS, Arc::clone(&pci) as _)], Arc::clone(&pci));
         let available = vec![[0; QUEUES_MAX as usize]; host.devices.len()];
-        Self { host, ram, kvm, pci, buses, available }
+        Self { host, ram, kvm, _plugging: plugging, pci, buses, available }
     }
 
     fn run(mut self, input: &mut Unstructured<'_>) -> Self {
@@ -192,7 +205,7 @@ impl<'a> Machine<'a> {
             14..=17 => self.request(device, input)?,
             18 => self.reset(device),
             19 => self.settle(),
-            20 => self.host.ask_balloon(input)?,
+            20 => self.host.ask_for_memory(input)?,
             _ => self.kvm.refuse(u32::from(input.int_in_range(2..=6_u8)?)),
         }
         Ok(())
@@ -318,8 +331,23 @@ impl<'a> Machine<'a> {
         assert!(self.kvm.doorbells().is_empty(), "doorbells are left");
         let balloon = host.balloon.report();
         assert_eq!((balloon.held, balloon.actual), (Bytes(0), Bytes(0)), "a reset empties the balloon");
-        host.balloon.set_target(Bytes(0)).expect("all memory can be given back");
+        host.balloon.set_target(Bytes(0), RAM).expect("all memory can be given back");
+        host.hotplug.request(Bytes(0)).expect("nothing can always be asked for");
     }
+}
+
+/// Gives the device whose memory can be plugged the blocks of a machine that begins.
+fn plugging(host: &Host, ram: &Ram) -> Arc<Plugging> {
+    let mut with_blocks = host.devices.iter().zip(&host.plan.pci).filter_map(|(device, place)| {
+        let memory = device.lock().expect("no thread has panicked").memory();
+        let memory = memory.filter(|memory| matches!(memory, DeviceMemory::Blocks { .. }))?;
+        Some((device, Plugging::new(&memory, place.memory?.region.start, ram)))
+    });
+    let (device, plugging) = with_blocks.next().expect("one of the devices has blocks");
+    let plugging = Arc::new(plugging);
+    let blocks: Weak<dyn PluggableMemory> = Arc::downgrade(&plugging) as _;
+    device.lock().expect("no thread has panicked").adopt_blocks(blocks);
+    plugging
 }
 
 fn need(device: &SharedDevice) -> DeviceNeed {
