@@ -8,6 +8,7 @@ mod balloon;
 mod client;
 mod control_group;
 mod embedded_balloon;
+mod full;
 mod held;
 mod host_budget;
 mod ledger;

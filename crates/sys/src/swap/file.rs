@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use napa_units::{Bytes, PAGE_SIZE};
@@ -66,7 +66,10 @@ impl SwapFile {
         // A file system with copy on write does not let its files be swapped to, unless it is off while they are empty.
         let flags = rustix::fs::ioctl_getflags(&file).unwrap_or(IFlags::empty());
         let _other_file_systems = rustix::fs::ioctl_setflags(&file, flags | IFlags::NOCOW);
-        allocate(&file, size).map_err(|error| refused("allocate", path, error))?;
+        allocate(&file, size).map_err(|error| match error.kind() {
+            io::ErrorKind::StorageFull => ran_out(&file, path, size),
+            _ => refused("allocate", path, error),
+        })?;
         let header = uuid().map(|uuid| header::header(size, uuid));
         header
             .and_then(|header| file.write_all_at(&header, 0))
@@ -181,6 +184,19 @@ fn refuse_unfit(path: &Path, size: Bytes) -> Result<(), SwapError> {
     )))
 }
 
+/// The file system had room for it, and then had not: others write too, and it needs some for itself.
+fn ran_out(file: &File, path: &Path, size: Bytes) -> SwapError {
+    let given = file.metadata().map_or(0, |metadata| metadata.blocks() * 512);
+    let free = rustix::fs::fstatfs(file).map_or(0, |system| system.f_bavail * system.f_bsize as u64);
+    // What the file system takes for itself is missing, however much it says is free.
+    let missing = size.0.saturating_sub(given + free).max(PAGE_SIZE).div_ceil(1 << 20);
+    SwapError::Input(format!(
+        "the file system of {} became full while {size} were written, and the file is removed: make room for {missing} \
+         MiB more, ask for less, or name a file on a larger disk",
+        path.display()
+    ))
+}
+
 /// Every block, without holes: the kernel swaps to blocks, not through the file system.
 fn allocate(file: &File, size: Bytes) -> io::Result<()> {
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size.0) {
@@ -214,8 +230,6 @@ fn refused(what: &'static str, path: &Path, source: io::Error) -> SwapError {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
-
     use super::*;
 
     #[test]

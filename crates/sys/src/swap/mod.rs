@@ -22,7 +22,7 @@ pub use self::file::{SwapFile, check_size};
 pub use self::header::{SIZE_MAX, SIZE_MIN};
 pub use self::zram::{UnusedZram, Zram};
 pub use self::zswap::Zswap;
-use crate::host::{Root, Swap, SwapKind};
+use crate::host::{Memory, Root, Swap, SwapKind};
 
 /// Priority of a file: before what the host swaps to by default, after compressed memory.
 pub const FILE_PRIORITY: u16 = 10;
@@ -139,6 +139,7 @@ fn switch_off(path: &Path) -> Result<(), SwapError> {
 /// What it holds does not fit in memory; then it stays in use.
 pub fn remove(root: &Root, area: &Swap) -> Result<Bytes, SwapError> {
     let path = Path::new(&area.path);
+    refuse_what_does_not_fit(root, area)?;
     switch_off(path)?;
     match (area.kind, zram::number(path)) {
         (SwapKind::Zram, Some(number)) => zram::take_away(root, number)?,
@@ -147,6 +148,27 @@ pub fn remove(root: &Root, area: &Swap) -> Result<Bytes, SwapError> {
         (SwapKind::Zram | SwapKind::Partition, _) => {}
     }
     Ok(area.used)
+}
+
+/// What is in an area has to be somewhere else: the kernel finds out by trying, and ends processes where it cannot go on.
+fn refuse_what_does_not_fit(root: &Root, area: &Swap) -> Result<(), SwapError> {
+    let Some(memory) = Memory::read(root) else { return Ok(()) };
+    let in_other_areas = memory.swap_free.0.saturating_sub(area.size.0.saturating_sub(area.used.0));
+    let missing = area.used.0.saturating_sub(memory.available.0.saturating_add(in_other_areas));
+    if missing == 0 {
+        return Ok(());
+    }
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    Err(SwapError::Input(format!(
+        "{} holds {} MiB, and the host has {} MiB for it (memory {}, other swap {}): it stays in use and nothing is \
+         lost; stop VMs of {} MiB, or create another area, and try again",
+        area.path,
+        mib(area.used.0),
+        (memory.available.0 + in_other_areas) >> 20,
+        memory.available.0 >> 20,
+        in_other_areas >> 20,
+        mib(missing),
+    )))
 }
 
 fn c_path(path: &Path) -> Result<CString, SwapError> {
@@ -167,6 +189,40 @@ fn uuid() -> io::Result<[u8; 16]> {
 mod tests {
     use super::*;
     use crate::host::root::Fixture;
+
+    #[test]
+    fn an_area_stays_while_there_is_no_room_for_what_it_holds() {
+        let kib = |mib: u64| mib << 10;
+        // Used, available memory, all free swap; the area has 1000 MiB.
+        for (used, available, free, missing) in [
+            (0, 0, 1000, None),
+            (600, 600, 400, None),
+            (600, 500, 400, Some("memory 500, other swap 0")),
+            (600, 500, 500, None),
+            (600, 400, 450, Some("stop VMs of 150 MiB")),
+        ] {
+            let text = format!(
+                "MemTotal: {} kB\nMemAvailable: {} kB\nSwapTotal: {} kB\nSwapFree: {} kB\n",
+                kib(2000),
+                kib(available),
+                kib(2000),
+                kib(free)
+            );
+            let host = Fixture::new(&[("proc/meminfo", &text)]);
+            let area = Swap {
+                path: "/swap".into(),
+                kind: SwapKind::File,
+                size: Bytes::mib(1000),
+                used: Bytes::mib(used),
+                priority: 10,
+            };
+            let said = refuse_what_does_not_fit(&host.root(), &area).map_err(|error| error.to_string());
+            match missing {
+                None => assert_eq!(said, Ok(()), "{used} {available} {free}"),
+                Some(words) => assert!(said.unwrap_err().contains(words), "{used} {available} {free}"),
+            }
+        }
+    }
 
     #[test]
     fn a_partition_with_napas_label_is_not_napas() {
