@@ -14,6 +14,9 @@ use crate::process::descriptor_number;
 /// Size of the disk that a test may use as it likes, swap included. The file is sparse.
 const SCRATCH_SIZE: u64 = 8 << 30;
 
+/// What QEMU calls that disk.
+pub(crate) const SCRATCH: &str = "scratch";
+
 /// Size of the disk with the guests' images; [`crate::images`] makes a file system of this size.
 pub(crate) const IMAGES_SIZE: u64 = 4 << 30;
 
@@ -108,7 +111,7 @@ impl Backends {
         options.extend(["-netdev".to_owned(), format!("stream,id=peer,addr.type=fd,addr.str={peer}")]);
         options.extend(drive("share", &self.share, ",readonly=on"));
         options.extend(drive("images", &self.images, ",snapshot=on"));
-        options.extend(drive("scratch", &self.scratch, ",cache=unsafe,discard=unmap"));
+        options.extend(drive(SCRATCH, &self.scratch, ",cache=unsafe,discard=unmap"));
         options.extend(["-serial".to_owned(), format!("file:{}", self.console.display())]);
         options
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, ensure};
 
 use crate::connection::Connection;
-use crate::devices::Backends;
+use crate::devices::{Backends, SCRATCH};
 use crate::job::{Job, JobError, Output};
 use crate::process::ProcessGroup;
 use crate::protocol::{CommandLine, Hello, Message, TerminalSize};
@@ -73,6 +73,14 @@ impl Host {
         let connected = connect(sockets, boot.snapshot);
         let (qmp, connection) = connected.with_context(|| last_words(&folder.path, &console))?;
         Ok(Host { connection, qmp, process, folder })
+    }
+
+    /// Cuts the scratch disk off: every access to it fails from now on, as if its cable were pulled.
+    ///
+    /// # Errors
+    /// QEMU refuses.
+    pub fn cut_scratch_off(&mut self) -> Result<()> {
+        self.qmp.remove_drive(SCRATCH)
     }
 
     /// Runs a command to its end and collects its output.

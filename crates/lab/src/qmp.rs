@@ -61,6 +61,17 @@ impl Qmp {
         Ok(())
     }
 
+    /// Takes away what is behind a drive. The machine keeps the disk, and each access to it fails.
+    ///
+    /// # Errors
+    /// There is no such drive.
+    pub fn remove_drive(&mut self, name: &str) -> Result<()> {
+        let command = json!({ "command-line": format!("drive_del {name}") });
+        let said = self.execute("human-monitor-command", command)?;
+        ensure!(said.as_str() == Some(""), "QEMU does not remove the drive {name}: {said}");
+        Ok(())
+    }
+
     fn use_mapped_ram(&mut self) -> Result<()> {
         let capability = json!({ "capability": "mapped-ram", "state": true });
         self.execute("migrate-set-capabilities", json!({ "capabilities": [capability] }))?;

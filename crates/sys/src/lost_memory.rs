@@ -73,12 +73,62 @@ pub fn end_with(code: u8, clean_up: CleanUp) -> Result<()> {
     unsafe { libc::sigfillset(&raw mut action.sa_mask) };
     // SAFETY: `action` is initialised, and its handler makes no use of what a signal may have interrupted.
     let result = unsafe { libc::sigaction(libc::SIGBUS, &raw const action, null_mut()) };
-    if result == 0 { Ok(()) } else { Err(Error::last_os_error()) }
+    if result != 0 {
+        return Err(Error::last_os_error());
+    }
+    protect_process();
+    protect_thread();
+    Ok(())
+}
+
+/// Keeps in memory what the handler needs in the calling thread: where swap fails, a handler whose own stack is in it
+/// cannot say anything. To be called by each thread at its start; without the right to lock memory nothing changes.
+pub fn protect_thread() {
+    // SAFETY: all-zero is a valid stack_t.
+    let mut stack: libc::stack_t = unsafe { std::mem::zeroed() };
+    // SAFETY: asks for the stack that signal handlers of this thread have, and changes nothing.
+    if unsafe { libc::sigaltstack(std::ptr::null(), &raw mut stack) } == 0 && !stack.ss_sp.is_null() {
+        lock(stack.ss_sp.cast_const(), stack.ss_size);
+    }
+}
+
+/// Keeps what all threads' handlers need in memory. Before the sandbox closes.
+fn protect_process() {
+    lock(CLEAN_UP.load(Ordering::Acquire).cast(), size_of::<CleanUp>());
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let here = (&raw const IS_ENDING) as u64;
+    // The variables of the program, and what follows them without a gap.
+    let mut end = None;
+    for range in maps.lines().filter_map(writable_range) {
+        if range.contains(&here) || end == Some(range.start) {
+            lock(range.start as *const libc::c_void, (range.end - range.start) as usize);
+            end = Some(range.end);
+        }
+    }
+}
+
+/// The addresses of a private mapping that can be written, from a line of `/proc/self/maps` (proc_pid_maps(5)).
+fn writable_range(line: &str) -> Option<Range<u64>> {
+    let mut words = line.split_whitespace();
+    let (start, end) = words.next()?.split_once('-')?;
+    let number = |text| u64::from_str_radix(text, 16).ok();
+    let is_heap = line.ends_with("[heap]");
+    (words.next()? == "rw-p" && !is_heap).then_some(())?;
+    Some(number(start)?..number(end)?)
+}
+
+fn lock(start: *const libc::c_void, bytes: usize) {
+    // SAFETY: the range is mapped, and locking changes nothing but that it stays in memory. Without the right to do so it
+    // may go, as before.
+    let _ = unsafe { libc::mlock(start, bytes) };
 }
 
 /// Says where the guest's memory is, in place of what was said before.
 pub fn name_places(places: Vec<Place>) {
-    PLACES.store(Box::into_raw(Box::new(places)), Ordering::Release);
+    lock(places.as_ptr().cast(), size_of_val(places.as_slice()));
+    let places = Box::into_raw(Box::new(places));
+    lock(places.cast_const().cast(), size_of::<Vec<Place>>());
+    PLACES.store(places, Ordering::Release);
 }
 
 extern "C" fn on_fault(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
@@ -195,6 +245,19 @@ mod tests {
             describe(&mut line, address, is_broken, &places).unwrap();
             let text = std::str::from_utf8(line.finish()).unwrap();
             assert!(text.contains(expected) && text.ends_with("the VM has ended\n"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_program_s_own_variables_are_found() {
+        for (line, expected) in [
+            ("00a1c000-00a2d000 rw-p 0081c000 fe:00 42   /usr/bin/napa", Some(0xa1_c000..0xa2_d000)),
+            ("00a2d000-00a31000 rw-p 00000000 00:00 0 ", Some(0xa2_d000..0xa3_1000)),
+            ("01b00000-01b22000 rw-p 00000000 00:00 0    [heap]", None),
+            ("00400000-00a1c000 r-xp 00000000 fe:00 42   /usr/bin/napa", None),
+            ("", None),
+        ] {
+            assert_eq!(writable_range(line), expected, "{line}");
         }
     }
 

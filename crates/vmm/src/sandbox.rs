@@ -74,6 +74,8 @@ const CALLS: &[c_long] = &[
     libc::SYS_mprotect,
     libc::SYS_mremap,
     libc::SYS_munmap,
+    // What a thread needs to say that memory was lost.
+    libc::SYS_mlock,
     // How much swap is left.
     libc::SYS_sysinfo,
     // Threads, their signals and their clocks.

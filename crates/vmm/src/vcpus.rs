@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 
 use napa_api::Exit;
 use napa_machine::{Step, Vcpu};
+use napa_sys::lost_memory;
 use napa_sys::signal::{self, KickTarget};
 use rustix::process::Pid;
 
@@ -125,6 +126,7 @@ impl Gate {
     }
 
     fn serve(&self, mut vcpu: Vcpu) {
+        lost_memory::protect_thread();
         let id = rustix::thread::gettid();
         // SAFETY: `vcpu` lives until the end of this function, later than `target`, which this thread drops.
         let target = unsafe { KickTarget::new(vcpu.immediate_exit()) };

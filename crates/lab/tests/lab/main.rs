@@ -12,6 +12,7 @@ mod pmem;
 mod power;
 mod reclaim;
 mod sharing;
+mod swap_failure;
 mod vsock;
 mod working_set;
 
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         power::TESTS,
         reclaim::TESTS,
         sharing::TESTS,
+        swap_failure::TESTS,
         vsock::TESTS,
         balloon::TESTS,
         working_set::TESTS,

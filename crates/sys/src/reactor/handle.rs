@@ -14,6 +14,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 use super::io::{UserData, push};
 use super::{Reactor, Worker};
+use crate::lost_memory;
 
 /// Names a worker within its reactor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,7 @@ pub fn spawn(name: &str) -> Result<(Handle, thread::JoinHandle<Result<()>>)> {
     let (started, start) = channel();
     // The ring serves one thread only, so that thread makes it.
     let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+        lost_memory::protect_thread();
         let mut reactor = match Reactor::with_mailbox(mailbox) {
             Ok(reactor) => reactor,
             Err(error) => {

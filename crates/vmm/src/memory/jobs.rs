@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 
 use napa_api::control::{Reply, RpcError, code};
+use napa_sys::lost_memory;
 
 use crate::events::{Event, Events};
 
@@ -69,6 +70,7 @@ fn start(events: Events) -> io::Result<SyncSender<(JobId, Job)>> {
 }
 
 fn serve(jobs: &Receiver<(JobId, Job)>, events: &Events) {
+    lost_memory::protect_thread();
     while let Ok((id, job)) = jobs.recv() {
         events.post(Event::Done(id, job()));
     }
