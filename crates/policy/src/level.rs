@@ -105,16 +105,11 @@ fn by_free(free: Bytes, unit: Bytes, quarters: u128) -> Level {
     }
 }
 
-/// Whether all tasks waited at once, for more than a moment.
-pub fn is_stalled(pressure: &Pressure) -> bool {
-    pressure.full.get() > FULL_MAX
-}
-
 /// The level that waiting says. With plenty of free memory the waiting is not for the host's.
 fn by_pressure(host: &HostObservation, unit: Bytes) -> Level {
     match host.pressure {
         _ if by_free(host.free(), unit, 4) == Level::High => Level::High,
-        pressure if is_stalled(&pressure) => Level::Low,
+        Pressure { full, .. } if full.get() > FULL_MAX => Level::Low,
         Pressure { some, .. } if some.get() > SOME_MAX => Level::Hard,
         _ => Level::High,
     }

@@ -19,6 +19,8 @@ use crate::{Brake, Level};
 
 /// How long a guest may be kept from growing at once.
 const BRAKE_MAX: Duration = Duration::from_secs(2);
+/// Waiting of all tasks at once from which on nobody gets on.
+const FULL_MAX: f64 = 0.5;
 /// In how many groups guests have their turns.
 const TURNS: u32 = 5;
 
@@ -38,11 +40,11 @@ impl Mode {
     /// The mode after another one, with so many guests that want more.
     pub fn next(self, situation: &Situation, wanting: usize) -> Self {
         let soon = situation.excess.0.saturating_add(situation.rush.0 / 2);
-        let far_too_much = situation.excess > Bytes(0) && soon > situation.unit.0 / 4;
+        let far_too_much = situation.excess.0 > situation.unit.0 / 16 && soon > situation.unit.0 / 4;
         match self {
             _ if far_too_much => Self::Budget,
             Self::Budget if situation.level >= Level::Hard && wanting > 0 => Self::Budget,
-            _ if situation.stalled && situation.dire() > Bytes(0) => Self::Turns,
+            _ if situation.full.get() > FULL_MAX && situation.dire() > Bytes(0) => Self::Turns,
             _ => Self::Off,
         }
     }

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::draft::Draft;
 use crate::entitlement::{Claim, entitlements};
-use crate::level::{Ladder, is_stalled, unit};
+use crate::level::{Ladder, unit};
 use crate::words::Figure;
 use crate::working_set::Demand;
 use crate::{Decision, Fraction, GuestDecision, GuestObservation, Level, Observation, Policy};
@@ -83,8 +83,8 @@ struct Situation {
     leaving: Bytes,
     /// What VMs hold too much.
     excess: Bytes,
-    /// Whether all tasks waited for memory at once, for more than a moment.
-    stalled: bool,
+    /// For how long all tasks waited for memory at once.
+    full: Fraction,
 }
 
 impl Situation {
@@ -187,8 +187,8 @@ fn situation(observation: &Observation, level: Level, unit: Bytes, flow: Flow) -
     let most = observation.host.capacity.0 / 8;
     let (rush, leaving) = (Bytes(flow.arriving as u64), Bytes(flow.leaving as u64));
     let arriving = if wanted > Bytes(0) { rush.min(Bytes(most)) } else { Bytes(0) };
-    let stalled = is_stalled(&observation.host.pressure);
-    Situation { level, unit, free, to_ask, wanted, arriving, rush, leaving, excess, stalled }
+    let full = observation.host.pressure.full;
+    Situation { level, unit, free, to_ask, wanted, arriving, rush, leaving, excess, full }
 }
 
 /// What lacks until so many eighths of the unit are free, with what VMs hold too much.
