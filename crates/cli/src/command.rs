@@ -159,8 +159,9 @@ pub struct InspectArgs {
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "30", conflicts_with = "memory",
         value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub working_set: Option<u32>,
-    /// How: take pages away and count which come back, or have the kernel's DAMON watch accesses (as root)
-    /// [default: sampling]
+    /// How: by the generations that the kernel sorts pages into (mglru, as root), by taking pages away and counting
+    /// which come back (sampling), or by the kernel's DAMON, which watches accesses (as root) [default: mglru where it
+    /// can be had, else sampling]
     #[arg(long, value_name = "METHOD", requires = "working_set")]
     pub method: Option<Method>,
     #[command(flatten)]
@@ -170,6 +171,8 @@ pub struct InspectArgs {
 /// How to find out how much memory a VM uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Method {
+    /// Read how old the kernel takes pages to be.
+    Mglru,
     /// Take a hundred pages away, and count which come back.
     Sampling,
     /// Have the kernel watch accesses.

@@ -6,6 +6,7 @@ pub mod damon;
 pub mod host;
 pub mod ksm;
 pub mod lost_memory;
+pub mod mglru;
 pub mod own_memory;
 pub mod reactor;
 pub mod signal;

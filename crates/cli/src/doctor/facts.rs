@@ -8,6 +8,7 @@ use napa_sys::host::{
 };
 
 use napa_sys::ksm::{Leftovers, Registry, Stranger, strangers};
+use napa_sys::mglru::{Mglru, MglruError};
 
 use crate::features::{KvmError, Offer};
 
@@ -35,6 +36,8 @@ pub struct Facts {
     pub huge_pages: Vec<HugePages>,
     pub cgroup: Cgroup,
     pub pressure: Option<Pressure>,
+    /// Whether the kernel tells how old pages are, or why not.
+    pub mglru: Result<(), MglruError>,
     pub userfaultfd: Userfaultfd,
     pub tun: Device,
     pub vhost_net: Device,
@@ -64,6 +67,7 @@ impl Facts {
             huge_pages: HugePages::read(root),
             cgroup: Cgroup::read(root),
             pressure: Pressure::memory(root),
+            mglru: Mglru::offered(root),
             userfaultfd: Userfaultfd::read(root),
             tun: Device::tun(root),
             vhost_net: Device::vhost_net(root),

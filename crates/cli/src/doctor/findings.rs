@@ -3,6 +3,7 @@
 use napa_sys::host::{
     Cgroup, Device, IoUringRule, KsmRun, Mmu, OvercommitRule, Processor, SwapKind, ThpRule, Userfaultfd,
 };
+use napa_sys::mglru::MglruError;
 use napa_units::Bytes;
 
 use super::facts::Facts;
@@ -26,6 +27,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
         huge_pages(facts),
         cgroup(facts),
         pressure(facts),
+        mglru(facts),
         userfaultfd(facts),
         network(facts),
         vhost_net(facts),
@@ -289,6 +291,25 @@ fn pressure(facts: &Facts) -> Finding {
             "the kernel does not measure it",
             "napa learns of a shortage only after it has begun",
             "boot with psi=1",
+        ),
+    }
+}
+
+fn mglru(facts: &Facts) -> Finding {
+    let why = "how much memory a VM uses is found by a sample instead, which needs swap";
+    let warn = |found: &str, mend: &str| warn("mglru", found, why, mend);
+    match &facts.mglru {
+        Ok(()) => ok("mglru", "the kernel keeps generations of pages, and tells root how old they are"),
+        Err(MglruError::Absent) => {
+            warn("the kernel keeps no generations of pages", "boot Linux 6.12 or newer with CONFIG_LRU_GEN")
+        }
+        Err(MglruError::Blind) => {
+            warn("the kernel's generations do not see what guests access", "boot Linux 6.12 or newer")
+        }
+        Err(MglruError::Off) => warn("is switched off", "echo y | sudo tee /sys/kernel/mm/lru_gen/enabled"),
+        Err(_) => warn(
+            "the kernel's files for debugging are not there",
+            "sudo mount -t debugfs none /sys/kernel/debug",
         ),
     }
 }

@@ -43,6 +43,7 @@ fn sound() -> Facts {
         huge_pages: vec![],
         cgroup: Cgroup::V2 { memory: true },
         pressure: Some(Pressure { some: stall, full: stall }),
+        mglru: Ok(()),
         userfaultfd: Userfaultfd::Usable,
         tun: Device::Usable,
         vhost_net: Device::Usable,
@@ -202,5 +203,17 @@ fn swap_of_both_kinds_is_told_apart() {
 fn sizes_for_people_are_short() {
     for (bytes, text) in [(Bytes(24 << 30 | 4096), "24G"), (Bytes::mib(9_000), "9000M"), (Bytes(5), "5")] {
         assert_eq!(whole(bytes).to_string(), text);
+    }
+}
+
+#[test]
+fn the_ages_of_pages_are_wanted_but_not_needed() {
+    for (error, mend) in [
+        (MglruError::Absent, "CONFIG_LRU_GEN"),
+        (MglruError::Blind, "Linux 6.12"),
+        (MglruError::Off, "lru_gen/enabled"),
+        (MglruError::NotMounted, "mount -t debugfs"),
+    ] {
+        check(|facts| facts.mglru = Err(error), Level::Warn, "mglru", mend);
     }
 }

@@ -5,6 +5,7 @@ use kvm_bindings::{
 };
 use napa_api::config::CPUS_MAX;
 use napa_sys::host::{IoUringRule, KvmModule, Mmu, Root, Userfaultfd};
+use napa_sys::mglru::{Mglru, MglruError};
 use serde::Serialize;
 
 use super::offer::Offer;
@@ -34,6 +35,7 @@ pub struct Report {
     dirty_ring_entries_max: u32,
     userfaultfd: &'static str,
     io_uring: &'static str,
+    mglru: &'static str,
     capabilities: Vec<Line>,
     paravirt: Vec<Line>,
     /// Bits of EAX of CPUID leaf 0x4000_0001 that have no name in this release.
@@ -90,6 +92,13 @@ impl Report {
                 IoUringRule::Privileged => "privileged",
                 IoUringRule::Nobody => "nobody",
             },
+            mglru: match Mglru::offered(root) {
+                Ok(()) => "usable",
+                Err(MglruError::Absent) => "absent",
+                Err(MglruError::Blind) => "blind to guests",
+                Err(MglruError::Off) => "off",
+                Err(_) => "without debugfs",
+            },
             capabilities: capabilities.collect(),
             paravirt: paravirt.collect(),
             paravirt_unnamed: unnamed(offer.paravirt),
@@ -122,6 +131,7 @@ impl Report {
         host.row(["dirty ring", &ring]);
         host.row(["userfaultfd", self.userfaultfd]);
         host.row(["io_uring", self.io_uring]);
+        host.row(["mglru", self.mglru]);
         let paravirt = lines(&self.paravirt, |_| String::new());
         let capabilities =
             lines(&self.capabilities, |value| if value > 1 { value.to_string() } else { String::new() });

@@ -37,7 +37,7 @@ pub fn show(arguments: &InspectArgs, seconds: u32) -> Result<ExitCode, Error> {
 fn sample(target: &Target, interval: Duration) -> Result<WorkingSet, Error> {
     refuse_paused(target)?;
     let sample: SampleReport = client::ask(target, Command::Memory(MemoryCommand::Sample))?;
-    wait(&sample, interval);
+    wait(&format!("{} pages were taken; waiting for those that are used", sample.taken), interval);
     client::ask(target, Command::Memory(MemoryCommand::WorkingSet))
 }
 
@@ -54,9 +54,8 @@ pub fn refuse_paused(target: &Target) -> Result<(), Error> {
 }
 
 /// Waits with a line of progress on a terminal, and a plain line otherwise.
-fn wait(sample: &SampleReport, interval: Duration) {
+pub fn wait(what: &str, interval: Duration) {
     let mut error = io::stderr().lock();
-    let what = format!("{} pages were taken; waiting for those that are used", sample.taken);
     if !error.is_terminal() {
         // Whoever has closed standard error misses nothing that counts.
         let _ = writeln!(error, "napa: {what} for {} s", interval.as_secs());

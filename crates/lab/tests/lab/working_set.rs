@@ -7,8 +7,10 @@ use serde_json::Value;
 use crate::Test;
 use crate::guest::GUEST_WAIT;
 
-pub const TESTS: &[Test] =
-    &[("each_method_finds_what_a_busy_guest_uses", each_method_finds_what_a_busy_guest_uses)];
+pub const TESTS: &[Test] = &[
+    ("each_method_finds_what_a_busy_guest_uses", each_method_finds_what_a_busy_guest_uses),
+    ("generations_tell_a_guest_that_works_from_one_that_rests", generations_tell_a_guest_that_works_from_one),
+];
 
 const KDAMONDS: &str = "/sys/kernel/mm/damon/admin/kdamonds/nr_kdamonds";
 
@@ -80,4 +82,30 @@ fn refuse_damon_of_somebody_else(host: &Host) -> Result<()> {
     ensure!(left.trim() == "1", "DAMON was taken from somebody else");
     host.shell(&format!("echo 0 > {KDAMONDS}"))?;
     Ok(())
+}
+
+fn generations_tell_a_guest_that_works_from_one(lab: &Lab) -> Result<()> {
+    let words = ["napa", "inspect", "vm", "--working-set", "1", "--method", "mglru"];
+    let refuse = |host: &Host, mend: &str| -> Result<()> {
+        let refused = host.run(&words)?;
+        let said = refused.error_text();
+        ensure!(refused.status == 2 && said.contains(mend), "{} {said}", refused.status);
+        Ok(())
+    };
+    // It has generations, and does not see in them what guests access.
+    let host = lab.start(HostKernel::V6_1)?;
+    let job = start(&host, "idle", "READY ")?;
+    refuse(&host, "Linux 6.12 or newer")?;
+    kill(&host, job)?;
+    let host = lab.start(HostKernel::V6_12)?;
+    let job = start(&host, "touch:128M+verify:32M,0", "workload=verify phase=visit")?;
+    refuse(&host, "mount -t debugfs none /sys/kernel/debug")?;
+    host.shell("mount -t debugfs none /sys/kernel/debug")?;
+    // Nothing is said about the method: there is no swap, and generations disturb nobody.
+    let found = inspect(&host, &["--working-set", "20"])?;
+    println!("{found}");
+    ensure!(found["method"] == "mglru", "{found}");
+    let (used, in_memory) = (mebibytes(&found, "working_set")?, mebibytes(&found, "in_memory")?);
+    ensure!(in_memory >= 120 && (16..=64).contains(&used), "{used} MiB of {in_memory} are used: {found}");
+    kill(&host, job)
 }

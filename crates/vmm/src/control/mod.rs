@@ -177,6 +177,9 @@ impl Control {
         let answer = match request.command {
             Command::Memory(command) => match self.submit(command) {
                 Ok(job) => {
+                    if command == MemoryCommand::Mapping {
+                        self.put_off_look(io);
+                    }
                     if command == MemoryCommand::Sample {
                         io.forget(SAMPLE_TIMER);
                         io.wait_timeout(SAMPLE_TIMER, memory::KEPT);
@@ -239,6 +242,14 @@ impl Control {
             Command::Kill => self.lifecycle.end(napa_api::Exit::HardStop),
         }
         Ok(self.lifecycle.status())
+    }
+
+    /// Whoever asks where guest memory is wants to see what the guest accesses, among which a look would be everything.
+    fn put_off_look(&self, io: &mut Io<'_>) {
+        if self.lifecycle.config().share != Some(ShareConfig::Off) {
+            io.forget(LOOK_TIMER);
+            io.wait_timeout(LOOK_TIMER, memory::LOOK_WAIT_MAX);
+        }
     }
 
     /// Has pages of zeros looked for if the VM has grown; a VM that is paused has not.

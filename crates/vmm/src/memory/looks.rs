@@ -16,7 +16,7 @@ use crate::events::{Event, Events};
 /// The time from the start, or from a look that was worth it, to the next reading.
 const WAIT_MIN: Duration = Duration::from_secs(30);
 /// The longest time between two readings.
-const WAIT_MAX: Duration = Duration::from_secs(3600);
+pub const LOOK_WAIT_MAX: Duration = Duration::from_secs(3600);
 /// Growth below this is not worth a look.
 const GROWN: Pages = Pages::covering(Bytes::mib(16));
 /// A look is worth it if it gives back one in so many pages.
@@ -62,7 +62,7 @@ impl Looks {
         self.least = self.least.min(resident);
         let has_grown = resident.0 >= self.least.0 + GROWN.0;
         if !has_grown {
-            self.wait = (self.wait * 2).min(WAIT_MAX);
+            self.wait = (self.wait * 2).min(LOOK_WAIT_MAX);
         }
         has_grown
     }
@@ -73,7 +73,7 @@ impl Looks {
         let all = looked.resident.0 + looked.given_back.0;
         let was_worth_it = looked.given_back.0 * WORTH >= all && looked.given_back > Pages(0);
         let wait = if was_worth_it { WAIT_MIN } else { self.wait * 2 };
-        self.wait = wait.max(looked.time * REST).min(WAIT_MAX);
+        self.wait = wait.max(looked.time * REST).min(LOOK_WAIT_MAX);
     }
 }
 
@@ -159,6 +159,6 @@ mod tests {
         looks.on_looked(looked(1000, 100, 500));
         assert_eq!(looks.wait().as_secs(), 100);
         looks.on_looked(looked(0, 0, 60_000));
-        assert_eq!(looks.wait(), WAIT_MAX);
+        assert_eq!(looks.wait(), LOOK_WAIT_MAX);
     }
 }

@@ -26,7 +26,7 @@ use napa_memory::{PageStates, Sensors, Watch};
 use napa_sys::cgroup::GroupFiles;
 
 pub use self::jobs::{JobId, Jobs};
-pub use self::looks::{Looked, Looks, look, resident};
+pub use self::looks::{LOOK_WAIT_MAX, Looked, Looks, look, resident};
 pub use self::reclaim::{Means, Reclaimer};
 pub use self::sharing::{Sharing, SharingOwner};
 pub use self::working_set::{KEPT, Samples, give_up_forgotten};
