@@ -36,9 +36,14 @@ impl Demand {
     ///
     /// A guest that exaggerates gains nothing, since its word only bounds what was measured. One that understates
     /// loses memory of its own.
-    pub fn update(&mut self, guest: &GuestObservation, elapsed: Duration) -> Bytes {
+    pub fn update(
+        &mut self,
+        guest: &GuestObservation,
+        hints: Option<&GuestHints>,
+        elapsed: Duration,
+    ) -> Bytes {
         self.grow(guest, elapsed);
-        let word = guest.hints.as_ref().and_then(|hints| used(guest, hints));
+        let word = hints.and_then(|hints| used(guest, hints));
         let back = guest.refaults.bytes().0.saturating_mul(REFAULT_SECONDS).min(guest.swapped.0);
         let now = (measured(guest, word) as f64 + back as f64 + self.growth).min(guest.limit.0 as f64);
         let averages = self.averages.get_or_insert(Averages { fast: now, slow: now });
@@ -116,7 +121,8 @@ mod tests {
     /// The working set in MiB after these observations, a second apart.
     fn after(observations: impl IntoIterator<Item = GuestObservation>) -> u64 {
         let mut demand = Demand::default();
-        let last = observations.into_iter().map(|guest| demand.update(&guest, SECOND)).last();
+        let last =
+            observations.into_iter().map(|guest| demand.update(&guest, guest.hints.as_ref(), SECOND)).last();
         last.expect("there is an observation").0 >> 20
     }
 
@@ -193,7 +199,7 @@ mod tests {
             });
             let mut demand = Demand::default();
             for elapsed in [0, elapsed, 1] {
-                prop_assert!(demand.update(&guest, Duration::from_nanos(elapsed)) <= guest.limit);
+                prop_assert!(demand.update(&guest, guest.hints.as_ref(), Duration::from_nanos(elapsed)) <= guest.limit);
             }
             prop_assert!(charge(&guest) <= guest.limit);
         }

@@ -179,7 +179,11 @@ fn beside(seed: u64, change: Change) -> Report {
         let works = (index + (time / 15.0) as usize).is_multiple_of(3);
         if works { busy[index] } else { idle }
     });
-    assert_eq!(host.report.kills(), 0, "seed {seed}");
+    // A guest that lies about what it needs may have to kill programs of its own.
+    assert!(
+        host.report.host_kills == 0 && !host.guests[..30].iter().any(|guest| guest.killed),
+        "seed {seed}"
+    );
     let mut report = host.start_report();
     report.stalled.truncate(30);
     report

@@ -74,7 +74,7 @@ fn above(row: &Row) -> u128 {
 /// What to ask a guest for, if it may be asked at all.
 fn question<'a>(situation: &Situation, row: &Row<'a>, guest: &Guest, wanted: Bytes) -> Option<Question<'a>> {
     let consent = &guest.consent;
-    let hints = row.guest.hints.as_ref()?;
+    let hints = row.hints.as_ref()?;
     let busy = consent.is_waiting() || !consent.pause().is_zero() || row.being_taken() > Pages(0);
     let offer = *row.offers.asks.iter().find(|offer| offer.pages_max >= STEP_MIN)?;
     let available = hints.available?.0;
@@ -100,9 +100,8 @@ fn question<'a>(situation: &Situation, row: &Row<'a>, guest: &Guest, wanted: Byt
 
 fn reason(situation: &Situation, row: &Row, pages: Pages) -> String {
     let (pages, level, free) = (Figure(pages.bytes()), situation.level, Figure(situation.free));
-    let said = |of: fn(&GuestHints) -> Option<Bytes>| {
-        Figure(row.guest.hints.as_ref().and_then(of).unwrap_or_default())
-    };
+    let said =
+        |of: fn(&GuestHints) -> Option<Bytes>| Figure(row.hints.as_ref().and_then(of).unwrap_or_default());
     if situation.has_enough() {
         let unused = said(|hints| hints.free);
         format!(

@@ -15,7 +15,8 @@ use std::time::Duration;
 use napa_units::{Bytes, Pages};
 use serde::{Deserialize, Serialize};
 
-use crate::{Cooperation, GuestHints, GuestObservation, Offer, OfferId};
+use crate::napa::row::Row;
+use crate::{Cooperation, GuestHints, Offer, OfferId};
 
 /// How long an order may be unmet before it is cancelled: a guest that fights for an order hangs.
 const UNMET_MAX: Duration = Duration::from_secs(5);
@@ -109,14 +110,8 @@ pub enum Turn {
 }
 
 impl Consent {
-    /// Takes an observation in. `offer` is what the guest can be asked for, and `given` what it has given so far.
-    pub fn update(
-        &mut self,
-        guest: &GuestObservation,
-        offer: Option<&Offer>,
-        given: Pages,
-        elapsed: Duration,
-    ) -> Turn {
+    /// Takes an observation in. `offer` is what the guest can be asked for.
+    pub fn update(&mut self, row: &Row, offer: Option<&Offer>, elapsed: Duration) -> Turn {
         if self.pause > Duration::ZERO {
             self.pause = self.pause.saturating_sub(elapsed);
         } else {
@@ -126,8 +121,8 @@ impl Consent {
             self.last_pause = Duration::ZERO;
         }
         let unmet = self.wait(offer, elapsed);
-        if let Some(distress) = self.distress(guest) {
-            return self.relieve(distress, given);
+        if let Some(distress) = self.distress(row) {
+            return self.relieve(distress, row.given());
         }
         match unmet {
             Some(unmet) => Turn::Cancel(unmet),
@@ -187,13 +182,13 @@ impl Consent {
     }
 
     /// Whether the guest lacks memory, and how much it suffers from that.
-    fn distress(&mut self, guest: &GuestObservation) -> Option<Distress> {
-        let hints = guest.hints.as_ref()?;
+    fn distress(&mut self, row: &Row) -> Option<Distress> {
+        let hints = row.hints.as_ref()?;
         let now = Troubles::of(hints);
         if self.troubles.replace(now).is_some_and(|before| now.grew_from(&before)) {
             return Some(Distress::Suffers);
         }
-        hints.available.is_some_and(|available| available < floor(guest.limit)).then_some(Distress::Short)
+        hints.available.is_some_and(|available| available < floor(row.guest.limit)).then_some(Distress::Short)
     }
 
     /// Leaves a guest in distress alone, and has everything returned that it gave.

@@ -12,6 +12,7 @@
 mod asks;
 mod brakes;
 mod consent;
+mod heard;
 mod returns;
 mod row;
 mod searches;
@@ -35,6 +36,7 @@ use crate::{Decision, Fraction, GuestDecision, GuestObservation, Level, Observat
 
 use brakes::{Brakes, Mode};
 use consent::{Consent, Turn};
+use heard::Heard;
 use row::{Offers, Row, Sorted};
 
 /// The tax on memory that a guest holds and does not use.
@@ -54,6 +56,7 @@ pub struct Napa {
 struct Guest {
     demand: Demand,
     consent: Consent,
+    heard: Heard,
     /// Its memory in RAM and in swap, one observation ago.
     before: Option<(Bytes, Bytes)>,
     /// What it grew by since the observation before.
@@ -116,8 +119,9 @@ impl Policy for Napa {
         let wanting = brakes::wanting(&rows, &guests);
         self.mode = self.mode.next(&situation, wanting);
         if self.mode == Mode::Budget {
-            situation.wanted = missing(observation, unit, 16);
-            situation.arriving = Bytes(observation.host.capacity.0 / 8);
+            // Guests are held back: what they would take is taken for them beforehand.
+            let ahead = missing(observation, unit, 16).0 - missing(observation, unit, 5).0;
+            situation.arriving = Bytes(observation.host.capacity.0 / 8 + ahead);
         }
         let mut draft = Draft::default();
         answer(&rows, &mut guests, &mut draft, elapsed);
@@ -211,10 +215,11 @@ fn rows<'a>(
         .iter()
         .zip(guests)
         .map(|(seen, guest)| {
-            let used = guest.demand.update(seen, elapsed).0;
-            let working_set = Bytes(used.saturating_add(used / 5).min(seen.limit.0));
             let offers: Offers = sorted.guests.remove(&seen.id).unwrap_or_default();
-            row::row(seen, working_set, offers)
+            let hints = guest.heard.update(seen, offers.given());
+            let used = guest.demand.update(seen, hints.as_ref(), elapsed).0;
+            let working_set = Bytes(used.saturating_add(used / 5).min(seen.limit.0));
+            row::row(seen, hints, working_set, offers)
         })
         .collect();
     let claims: Vec<Claim> = rows.iter().map(claim).collect();
@@ -246,7 +251,7 @@ fn answer(rows: &[Row], guests: &mut [Guest], draft: &mut Draft, elapsed: Durati
     for (row, guest) in rows.iter().zip(guests) {
         let asks = &row.offers.asks;
         let asked = asks.iter().find(|offer| offer.outstanding > Pages(0)).or(asks.first());
-        match guest.consent.update(row.guest, asked.copied(), row.given(), elapsed) {
+        match guest.consent.update(row, asked.copied(), elapsed) {
             Turn::None => {}
             Turn::Cancel(unmet) => {
                 if let Some(offer) = asked {

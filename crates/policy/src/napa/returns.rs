@@ -76,7 +76,7 @@ fn wish<'a>(level: Level, row: &Row<'a>) -> Option<Wish<'a>> {
 /// The size that the guest needs: what it uses with the buffer, and what it should be able to give to programs.
 fn wanted(row: &Row) -> u64 {
     let floor = floor(row.guest.limit).0;
-    let word = row.guest.hints.as_ref().and_then(|hints| used(row.guest, hints)).map_or(0, |used| used.0);
+    let word = row.hints.as_ref().and_then(|hints| used(row.guest, hints)).map_or(0, |used| used.0);
     row.working_set.0.max(word).saturating_add(2 * floor).min(row.guest.limit.0)
 }
 

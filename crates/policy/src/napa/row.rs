@@ -6,12 +6,14 @@ use napa_units::{Bytes, Pages, VmId};
 
 use crate::offer::Consent;
 use crate::working_set::charge;
-use crate::{Direction, GuestObservation, Observation, Offer, Works};
+use crate::{Direction, GuestHints, GuestObservation, Observation, Offer, Works};
 
 /// One guest, its figures and its offers.
 #[derive(Debug)]
 pub struct Row<'a> {
     pub guest: &'a GuestObservation,
+    /// What it says, brought up to date.
+    pub hints: Option<GuestHints>,
     /// What it uses, with the buffer.
     pub working_set: Bytes,
     pub entitled: Bytes,
@@ -51,7 +53,8 @@ pub struct Offers<'a> {
 }
 
 impl Offers<'_> {
-    fn given(&self) -> Pages {
+    /// What it has given by its consent.
+    pub fn given(&self) -> Pages {
         let sum =
             |offers: &[&Offer]| offers.iter().fold(0_u64, |sum, offer| sum.saturating_add(offer.taken.0));
         // The same number stands in both directions, and either may be missing.
@@ -92,6 +95,11 @@ impl<'a> Sorted<'a> {
 }
 
 /// A row without its entitlement, which needs all the others.
-pub fn row<'a>(guest: &'a GuestObservation, working_set: Bytes, offers: Offers<'a>) -> Row<'a> {
-    Row { guest, working_set, entitled: Bytes(0), charge: charge(guest), offers }
+pub fn row<'a>(
+    guest: &'a GuestObservation,
+    hints: Option<GuestHints>,
+    working_set: Bytes,
+    offers: Offers<'a>,
+) -> Row<'a> {
+    Row { guest, hints, working_set, entitled: Bytes(0), charge: charge(guest), offers }
 }

@@ -98,6 +98,8 @@ pub struct Guest {
     /// The part of the last step in which it stood still.
     pub stall: f64,
     pub refaulted: f64,
+    pub said: Option<GuestHints>,
+    pub said_age: f64,
     pub alloc_stalls: u64,
     pub short: f64,
 }
@@ -125,6 +127,8 @@ impl Guest {
             saved: 0.0,
             stall: 0.0,
             refaulted: 0.0,
+            said: None,
+            said_age: 0.0,
             alloc_stalls: 0,
             short: 0.0,
         }
@@ -245,7 +249,12 @@ impl Guest {
         }
     }
 
+    /// What is seen of it after so many seconds. What it says is up to two seconds old.
     pub fn observe(&mut self, seconds: f64) -> GuestObservation {
+        self.said_age += seconds;
+        if self.said.is_none() || self.said_age >= 2.0 {
+            (self.said, self.said_age) = (self.hints(), 0.0);
+        }
         let bytes = |value: f64| Bytes(value as u64);
         let refaults = Pages((self.refaulted / seconds.max(STEP) / 4096.0) as u64);
         self.refaulted = 0.0;
@@ -261,7 +270,7 @@ impl Guest {
             ballooned: bytes(self.ballooned),
             refaults,
             pressure: Pressure { some: self.stall.into(), full: self.stall.into() },
-            hints: self.hints(),
+            hints: self.said.clone(),
             ..GuestObservation::untouched(self.id, bytes(self.limit))
         }
     }
