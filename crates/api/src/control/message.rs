@@ -24,7 +24,10 @@ pub mod code {
 }
 
 const VERSION: &str = "2.0";
-const METHODS: [&str; 6] = ["status", "config", "pause", "resume", "stop", "kill"];
+const METHODS: [&str; 7] = ["status", "config", "pause", "resume", "brake", "stop", "kill"];
+
+/// The longest time for which a brake holds a VM, in milliseconds: whoever is connected to the guest does not give it up.
+pub const BRAKE_MS_MAX: u32 = 2000;
 
 /// What follows from a request: the answer of its method, or why there is none.
 pub type Reply = Result<Value, RpcError>;
@@ -40,6 +43,11 @@ pub enum Command {
     Pause,
     /// Let the vCPUs run again.
     Resume,
+    /// Stop the vCPUs for a moment, so that the guest does not grow meanwhile.
+    Brake {
+        /// Let them run again by then, at most [`BRAKE_MS_MAX`] milliseconds. 0: at once.
+        time_ms: u32,
+    },
     /// Press the power button.
     Stop {
         /// Stop hard after this many seconds. `None`: after the bound of the configuration.
@@ -112,6 +120,7 @@ impl Command {
             Self::Config => "config",
             Self::Pause => "pause",
             Self::Resume => "resume",
+            Self::Brake { .. } => "brake",
             Self::Stop { .. } => "stop",
             Self::Kill => "kill",
             Self::Memory(command) => command.method(),
@@ -125,6 +134,7 @@ impl Command {
             "config" => params.none().map(|()| Self::Config),
             "pause" => params.none().map(|()| Self::Pause),
             "resume" => params.none().map(|()| Self::Resume),
+            "brake" => params.time_ms().map(|time_ms| Self::Brake { time_ms }),
             "stop" => params.timeout_s().map(|timeout_s| Self::Stop { timeout_s }),
             "kill" => params.none().map(|()| Self::Kill),
             _ => match MemoryCommand::decode(&params) {
@@ -138,6 +148,7 @@ impl Command {
     fn params(self) -> Option<Value> {
         match self {
             Self::Stop { timeout_s } => timeout_s.map(|timeout_s| json!({ "timeout_s": timeout_s })),
+            Self::Brake { time_ms } => Some(json!({ "time_ms": time_ms })),
             Self::Memory(command) => command.params(),
             Self::Status | Self::Config | Self::Pause | Self::Resume | Self::Kill => None,
         }
@@ -276,6 +287,17 @@ impl Params<'_> {
             Some(timeout_s) if timeout_s > STOP_TIMEOUT_S_MAX => Err(self.error(what)),
             _ => Ok(timeout_s),
         }
+    }
+
+    fn time_ms(&self) -> Result<u32, RpcError> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Brake {
+            time_ms: u32,
+        }
+        let what = "takes one named parameter, \"time_ms\", in milliseconds up to 2000";
+        let Brake { time_ms } = self.read(what)?;
+        if time_ms > BRAKE_MS_MAX { Err(self.error(what)) } else { Ok(time_ms) }
     }
 
     /// Says how the parameters should look.

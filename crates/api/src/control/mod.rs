@@ -6,6 +6,7 @@
 //! | `config` | | nothing; says how the VM is configured ([`VmConfig`](crate::VmConfig)) |
 //! | `pause` | | stops the vCPUs; does nothing to a paused VM |
 //! | `resume` | | lets them run again; does nothing to a running VM |
+//! | `brake` | `time_ms`, at most 2000 | stops the vCPUs for that long at most, or lets them go on with 0; says that the VM runs |
 //! | `stop` | `timeout_s`, optional | presses the power button; stops hard after that many seconds |
 //! | `kill` | | stops hard |
 //! | `memory` | | says where every page of guest memory is ([`MemoryReport`]) |
@@ -43,7 +44,7 @@ pub use exchange::{Exchange, ExchangeError, Progress};
 pub use group::GroupReport;
 pub use line::{LINE_BYTES_MAX, LineTooLong, Lines};
 pub use memory::{Certainty, MemoryCommand, MemoryReport};
-pub use message::{Command, Id, Reply, Request, Response, RpcError, code, reply};
+pub use message::{BRAKE_MS_MAX, Command, Id, Reply, Request, Response, RpcError, code, reply};
 pub use plug::PlugReport;
 pub use reclaim::{MeansReport, ReclaimEnd, ReclaimMechanism, ReclaimReport};
 pub use sharing::{ShareOrder, ShareReport, Stranger};

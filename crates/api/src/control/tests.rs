@@ -37,6 +37,10 @@ fn a_request_is_read() {
         (r#"{"jsonrpc":"2.0","id":1,"method":"config"}"#, Command::Config),
         (r#"{"jsonrpc":"2.0","id":1,"method":"pause","params":{}}"#, Command::Pause),
         (r#"{"jsonrpc":"2.0","id":1,"method":"resume","params":[]}"#, Command::Resume),
+        (
+            r#"{"jsonrpc":"2.0","id":1,"method":"brake","params":{"time_ms":2000}}"#,
+            Command::Brake { time_ms: 2000 },
+        ),
         (r#"{"jsonrpc":"2.0","id":1,"method":"stop"}"#, Command::Stop { timeout_s: None }),
         (
             r#"{"jsonrpc":"2.0","id":1,"method":"stop","params":{"timeout_s":5}}"#,
@@ -157,6 +161,7 @@ fn any_command() -> impl Strategy<Value = Command> {
         Just(Command::Status),
         Just(Command::Config),
         Just(Command::Pause),
+        (0..=BRAKE_MS_MAX).prop_map(|time_ms| Command::Brake { time_ms }),
         Just(Command::Resume),
         proptest::option::of(0..=86_400_u32).prop_map(|timeout_s| Command::Stop { timeout_s }),
         Just(Command::Kill),

@@ -27,6 +27,37 @@ fn a_paused_guest_makes_no_progress_and_its_clock_does_not_step_back() {
     assert_eq!(vm.end().code, Some(0));
 }
 
+#[test]
+fn a_brake_lets_go_by_itself_and_a_pause_outlasts_it() {
+    let Some(host) = Host::new() else { return };
+    let mut vm = host.run(&["--cmdline", "workload=idle tick=1", "--name", "vm", "--cpus", "2"]);
+    vm.wait_line("TICK ");
+    let mut client = Client::new(&host.socket("vm"));
+    // A brake is no state that anybody sees, and ends without another word.
+    let brake = |client: &mut Client, time_ms: u32| {
+        client.ask("brake", &serde_json::json!({ "time_ms": time_ms }));
+        client.answer()["result"]["state"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(brake(&mut client, 300), "running");
+    vm.lines_now();
+    vm.wait_line("TICK ");
+    assert_eq!(brake(&mut client, 2000), "running");
+    assert_eq!(brake(&mut client, 0), "running");
+    vm.wait_line("TICK ");
+    // Who pauses a VM that is braked pauses it; a brake on a paused VM changes nothing.
+    assert_eq!(brake(&mut client, 100), "running");
+    assert_eq!(client.state("pause"), "paused");
+    assert_eq!(brake(&mut client, 100), "paused");
+    vm.lines_now();
+    std::thread::sleep(SEVERAL_TICKS);
+    assert_eq!(vm.lines_now(), Vec::<String>::new(), "a paused guest is silent");
+    assert_eq!(client.state("resume"), "running");
+    vm.wait_line("TICK ");
+    brake(&mut client, 2000);
+    client.state("stop");
+    assert_eq!(vm.end().code, Some(0));
+}
+
 /// Pauses and resumes a guest at work; in the end it has verified all that it wrote.
 fn work_goes_on(words: &[&str]) {
     let Some(host) = Host::new() else { return };

@@ -115,3 +115,64 @@ fn six_guests_stay_within_a_third_of_their_memory_and_lose_nothing() {
     }
     area.remove();
 }
+
+/// The next report of which something is so.
+fn report_that(
+    what: &str,
+    reports: &Receiver<HostReport>,
+    is_so: impl Fn(&HostReport) -> bool,
+) -> HostReport {
+    let until = std::time::Instant::now() + PATIENCE;
+    loop {
+        let report = reports.recv_timeout(PATIENCE).unwrap();
+        if is_so(&report) {
+            return report;
+        }
+        assert!(std::time::Instant::now() < until, "{what} does not happen: {report:#?}");
+    }
+}
+
+#[test]
+fn a_vm_that_hangs_or_dies_costs_the_others_nothing() {
+    let Some(host) = Host::new() else { return };
+    let mut fleet: Vec<Member> = (0..3).map(|number| Member::start(&host, number, "idle")).collect();
+    fleet.iter_mut().for_each(|member| drop(member.vm.wait_line("READY ")));
+    let (hangs, dies) = (&fleet[0].vm, &fleet[1].vm);
+    hangs.signal("STOP");
+    let (ticker, reports) = decide_about(&host, &fleet, Bytes::gib(1));
+    let says_so =
+        |report: &HostReport| report.troubles.iter().any(|trouble| trouble.starts_with("vm0: it has not"));
+    let report = report_that("a VM's silence", &reports, says_so);
+    assert_eq!(report.vms.len(), 3, "{report:#?}");
+    dies.signal("KILL");
+    let report = report_that("a VM's end", &reports, |report| report.vms.len() == 2);
+    assert!(report.vms.iter().all(|vm| vm.pss > Bytes(0)), "{report:#?}");
+    hangs.signal("CONT");
+    report_that("a VM's answer", &reports, |report| !says_so(report));
+    drop(ticker);
+    assert_eq!(host.napa(&["stop", "vm0"]).0, Some(0));
+}
+
+#[test]
+fn a_guest_that_has_no_use_for_memory_gives_it_by_its_balloon() {
+    let Some(host) = Host::new() else { return };
+    // They have touched memory, freed it, and keep that to themselves.
+    let workload = "touch:100M+idle reporting=off";
+    let mut fleet: Vec<Member> = (0..2).map(|number| Member::start(&host, number, workload)).collect();
+    fleet
+        .iter_mut()
+        .for_each(|member| drop(member.vm.wait_line("REPORT workload=touch phase=visit part=total")));
+    let held: u64 = fleet.iter().map(Member::held).sum();
+    // What is free then is less than the least that a host wants.
+    let budget = Bytes(held + (held >> 6));
+    let (ticker, reports) = decide_about(&host, &fleet, budget);
+    let gives = |report: &HostReport| report.vms.iter().any(|vm| vm.ballooned > Bytes(0));
+    let report = report_that("giving", &reports, gives);
+    println!("{} of {held} bytes held: {:?}", report.host.held, report.reasons);
+    wait_until("a gain", || fleet.iter().map(Member::held).sum::<u64>() < held);
+    drop(ticker);
+    for member in fleet {
+        assert_eq!(host.napa(&["stop", &member.name]).0, Some(0));
+        assert_eq!(member.vm.end().code, Some(0));
+    }
+}

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use napa_api::control::{BalloonReport, BalloonStatistics, Command};
-use napa_policy::{GuestHints, GuestObservation, Offer, Order, WorkingSet};
+use napa_api::control::{BRAKE_MS_MAX, BalloonReport, BalloonStatistics, Command};
+use napa_policy::{Brake, GuestHints, GuestObservation, Offer, Order, WorkingSet};
 use napa_sys::host::Root;
 use napa_units::{Bytes, Pages};
 
 use super::readings::Said;
 use super::{Probes, Readings, Silence, Subject};
 use crate::calls::{CallError, Ended};
-use crate::mechanisms::{Answered, Facts, Haste, Mechanism, SwapRoom, Wish, catalog};
+use crate::mechanisms::{Answered, Facts, Haste, Mechanism, Protected, SwapRoom, Urgency, Wish, catalog};
 
 /// What a guest has said counts for so long.
 const HINTS_AGE_MAX: Duration = Duration::from_secs(30);
@@ -25,6 +25,9 @@ pub struct Guest {
     /// What it was asked.
     pub probes: Probes,
     mechanisms: Vec<Box<dyn Mechanism>>,
+    /// `None`: the kernel cannot be told to take its memory last.
+    protected: Option<Protected>,
+    is_braked: bool,
     silence: Silence,
     /// Why the last call failed.
     trouble: Option<String>,
@@ -50,6 +53,8 @@ impl Guest {
             readings: Readings::open(root, &subject),
             probes: Probes::new(subject.id, now),
             mechanisms: catalog(),
+            protected: subject.group.as_deref().and_then(Protected::find),
+            is_braked: false,
             silence: Silence::default(),
             trouble: None,
             subject,
@@ -93,6 +98,26 @@ impl Guest {
         Some(mechanism.name())
     }
 
+    /// Has the kernel take so much of it last. Where that cannot be, nothing is done.
+    pub fn protect(&mut self, low: Bytes) {
+        if let Some(Err(error)) = self.protected.as_mut().map(|protected| protected.protect(low)) {
+            self.trouble = Some(error);
+        }
+    }
+
+    /// What to tell the VM so that it does not grow, or may grow again. It is told beside whatever else it is asked: to
+    /// stop the vCPUs is no work at its memory.
+    pub fn brake(&mut self, brake: Option<Brake>, now: Duration) -> Option<Wish> {
+        let was_braked = std::mem::replace(&mut self.is_braked, brake.is_some());
+        let time_ms = match brake {
+            Some(brake) => (brake.at_most.as_millis() as u32).min(BRAKE_MS_MAX),
+            None if was_braked => 0,
+            None => return None,
+        };
+        let command = Command::Brake { time_ms };
+        (!self.silence.lasts(now)).then_some(Wish { urgency: Urgency::Order, command })
+    }
+
     /// What to ask it next. `None`: nothing, or it does not answer.
     pub fn wish(&self, moment: Moment) -> Option<Wish> {
         if self.silence.lasts(moment.now) {
@@ -116,7 +141,7 @@ impl Guest {
             outcome => {
                 self.silence.end();
                 // A refusal of a probe is no trouble: the host may have no swap to sample with.
-                let is_order = |command| matches!(command, Command::Pause | Command::Resume);
+                let is_order = |command| matches!(command, Command::Brake { .. });
                 self.trouble =
                     outcome.as_ref().err().filter(|_| is_order(ended.command)).map(CallError::to_string);
             }

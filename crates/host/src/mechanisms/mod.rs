@@ -6,6 +6,7 @@
 
 mod balloon;
 mod price;
+mod protection;
 mod rate;
 mod reclaim;
 mod share;
@@ -19,6 +20,7 @@ use napa_units::{Pages, VmId};
 use serde_json::Value;
 
 pub use self::price::Step;
+pub use self::protection::Protected;
 use self::rate::Rate;
 use crate::calls::CallError;
 

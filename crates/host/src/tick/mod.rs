@@ -136,6 +136,7 @@ impl Tick {
         (self.free, self.last) = (observation.host.free(), Some(now));
         let moment = self.moment(now);
         let decided = self.give_orders(&observation, &decision, moment);
+        self.restrain(&decision, moment);
         let round = Round { policy: self.policy.name(), observation: &observation, decision: &decision };
         let troubles = self.troubles();
         let seen = report::Seen { state: &state, guests: &self.guests, decided, troubles };
@@ -238,6 +239,18 @@ impl Tick {
             }
         }
         given
+    }
+
+    /// Protects guests and keeps them from growing, as was decided.
+    fn restrain(&mut self, decision: &Decision, moment: Moment) {
+        for decided in &decision.guests {
+            let Some(guest) = self.guests.get_mut(&decided.guest) else { continue };
+            guest.protect(decided.protected);
+            let Some(wish) = guest.brake(decided.brake, moment.now) else { continue };
+            if let Some(ended) = self.calls.start(decided.guest, &guest.subject.socket, wish) {
+                guest.answered(&ended, moment.haste, moment.now);
+            }
+        }
     }
 
     fn troubles(&self) -> Vec<String> {

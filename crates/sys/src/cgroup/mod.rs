@@ -19,7 +19,7 @@ use napa_units::Bytes;
 pub use self::files::{GroupEvents, GroupFiles, GroupMemory};
 use self::hierarchy::{Controller, Hierarchy, enable_memory};
 use self::mark::{is_marked, mark};
-use self::protection::Protection;
+pub use self::protection::Protection;
 use crate::host::Root;
 
 /// Attempts to make folders whose parents another VM may be removing at the same time.

@@ -21,6 +21,8 @@ const END_BOUND: Duration = Duration::from_secs(30);
 /// A VM that was started.
 pub struct Lifecycle {
     phase: Phase,
+    /// The vCPUs are stopped for a moment only, and nobody who asks is told.
+    is_braked: bool,
     /// `None` between the end of one machine and the start of the next, and when the VM is over.
     assembly: Option<Assembly>,
     opened: Opened,
@@ -81,11 +83,12 @@ impl Lifecycle {
     ) -> Result<Self, RunError> {
         let assembly = Some(assemble(&opened, &events, &threads)?);
         let (phase, started) = (Phase::Running, Instant::now());
-        Ok(Self { phase, assembly, opened, events, threads, started, outcome })
+        Ok(Self { phase, is_braked: false, assembly, opened, events, threads, started, outcome })
     }
 
     /// Asks the vCPUs to stop; [`on_parked`](Self::on_parked) completes it.
     pub fn pause(&mut self) -> Result<(), RpcError> {
+        self.is_braked = false;
         match (self.phase, &self.assembly) {
             (Phase::Running, Some(assembly)) => {
                 self.phase = Phase::Pausing;
@@ -94,6 +97,22 @@ impl Lifecycle {
             }
             (Phase::Pausing | Phase::Paused, _) => Ok(()),
             _ => Err(wrong_state("pause", "is stopping")),
+        }
+    }
+
+    /// Stops the vCPUs for a moment. A VM that is paused, or stops, is left as it is.
+    pub fn brake(&mut self) {
+        if let (Phase::Running, Some(assembly)) = (self.phase, &self.assembly) {
+            self.phase = Phase::Pausing;
+            self.is_braked = true;
+            assembly.vcpus.park();
+        }
+    }
+
+    /// Lets the vCPUs go on, if they were stopped for a moment only.
+    pub fn release(&mut self) {
+        if self.is_braked && matches!(self.phase, Phase::Pausing | Phase::Paused) {
+            self.run_again();
         }
     }
 
@@ -239,6 +258,7 @@ impl Lifecycle {
     pub fn status(&self) -> Status {
         let state = match self.phase {
             Phase::Running | Phase::Pausing => State::Running,
+            Phase::Paused if self.is_braked => State::Running,
             Phase::Paused => State::Paused,
             Phase::Stopping { .. } | Phase::Ending { .. } | Phase::Over => State::Stopping,
         };
@@ -271,6 +291,7 @@ impl Lifecycle {
     }
 
     fn run_again(&mut self) {
+        self.is_braked = false;
         self.threads.resume();
         if let Some(assembly) = &self.assembly {
             assembly.vcpus.unpark();

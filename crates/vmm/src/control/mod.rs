@@ -25,6 +25,7 @@ const STOP_TIMER: u32 = 3;
 const END_TIMER: u32 = 4;
 const LOOK_TIMER: u32 = 5;
 const SAMPLE_TIMER: u32 = 6;
+const BRAKE_TIMER: u32 = 7;
 
 /// What the control thread listens to.
 pub struct Sources {
@@ -234,6 +235,12 @@ impl Control {
             Command::Status | Command::Config | Command::Memory(_) => {}
             Command::Pause => self.lifecycle.pause()?,
             Command::Resume => self.lifecycle.resume()?,
+            Command::Brake { time_ms: 0 } => self.lifecycle.release(),
+            Command::Brake { time_ms } => {
+                self.lifecycle.brake();
+                io.forget(BRAKE_TIMER);
+                io.wait_timeout(BRAKE_TIMER, Duration::from_millis(time_ms.into()));
+            }
             Command::Stop { timeout_s } => {
                 let bound = self.lifecycle.stop(timeout_s)?;
                 io.forget(STOP_TIMER);
@@ -322,6 +329,7 @@ impl Worker for Control {
             END_TIMER => self.on_end_timer(io),
             LOOK_TIMER => self.on_look_timer(io),
             SAMPLE_TIMER => self.on_sample_timer(),
+            BRAKE_TIMER => self.lifecycle.release(),
             FIRST_TOKEN.. => self.on_connection(token, io),
             _ => {}
         }
