@@ -12,7 +12,7 @@ use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
     EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
-use ratatui::layout::Rect;
+use ratatui::layout::{Position, Rect};
 
 /// Whether the terminal is taken. In one place, so that a panic's hook finds it.
 static IS_TAKEN: AtomicBool = AtomicBool::new(false);
@@ -54,7 +54,7 @@ impl Screen {
         IS_TAKEN.store(true, Ordering::SeqCst);
         enable_raw_mode()?;
         execute!(stdout(), EnterAlternateScreen, Hide)?;
-        self.terminal.clear()
+        self.forget()
     }
 
     /// Whether it is taken.
@@ -67,7 +67,9 @@ impl Screen {
     /// # Errors
     /// The terminal is gone.
     pub fn forget(&mut self) -> io::Result<()> {
-        self.terminal.clear()
+        // A resize clears without asking the terminal where its cursor is, which not every terminal answers.
+        let size = self.terminal.size()?;
+        self.terminal.resize(Rect::from((Position::ORIGIN, size)))
     }
 
     /// Draws a picture: what has changed since the last one is written.
