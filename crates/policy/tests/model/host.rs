@@ -25,6 +25,8 @@ pub struct Host {
     pub swap: f64,
     /// Whether the kernel reclaims by itself when no RAM is free. Without it, the budget is only the policy's.
     pub kernel: bool,
+    /// Whether guests can be kept from growing, and be protected from the kernel's reclaim.
+    pub groups: bool,
     pub guests: Vec<Guest>,
     pub report: Report,
     pub time: f64,
@@ -42,6 +44,7 @@ impl Host {
             capacity,
             swap,
             kernel: true,
+            groups: true,
             guests,
             report,
             time: 0.0,
@@ -277,7 +280,7 @@ impl Host {
                 (_, Order::Return(_) | Order::Cancel) => guest.taking = 0.0,
             }
         }
-        for verdict in &decision.guests {
+        for verdict in decision.guests.iter().filter(|_| self.groups) {
             let guest =
                 self.guests.iter_mut().find(|guest| guest.id == verdict.guest).expect("it is a guest");
             guest.obey(verdict.brake, verdict.protected);
