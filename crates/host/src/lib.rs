@@ -3,14 +3,18 @@
 //! VMs are processes of their own. If the daemon ends, they run on; when it starts again, it finds and adopts them.
 
 pub mod calls;
+pub mod client;
 mod clock;
 pub mod control;
+pub mod daemon;
 #[cfg(test)]
 mod fixture;
 pub mod guests;
 pub mod mechanisms;
+mod promises;
 pub mod record;
 pub mod sensors;
+pub mod server;
 pub mod state;
 pub mod supervisor;
 pub mod tick;

@@ -103,12 +103,12 @@ impl ProblemKind {
             Self::BadRequest => 400,
             Self::UnknownVm | Self::UnknownResource => 404,
             Self::MethodNotAllowed => 405,
-            Self::NameInUse | Self::WrongState | Self::VmRefused => 409,
+            Self::NameInUse | Self::WrongState | Self::VmRefused | Self::NotEnoughMemory => 409,
             Self::BodyTooLarge => 413,
             Self::NotJson => 415,
             Self::BadConfig | Self::StartFailed => 422,
             Self::Internal => 500,
-            Self::NotEnoughMemory | Self::DiskFull => 507,
+            Self::DiskFull => 507,
         }
     }
 }

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use napa_units::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Decided, HostReport, VmMemoryRow};
+use super::{HostReport, VmMemoryRow};
 use crate::VmConfig;
 
 /// The shares of a VM that nobody gave any.
-pub const SHARES_DEFAULT: u32 = 1000;
+pub const SHARES_DEFAULT: u32 = 100;
 /// The most shares of a VM.
 pub const SHARES_MAX: u32 = 1_000_000;
 
@@ -33,13 +33,13 @@ pub struct CreateVm {
     /// Memory that the VM can always have, whatever others want. `None`: none.
     #[serde(default)]
     pub reservation: Option<Bytes>,
-    /// Its part of contended memory in proportion to the shares of others, 1 to 1,000,000. `None`: 1000.
+    /// Its part of contended memory in proportion to the shares of others, 1 to 1,000,000. `None`: 100.
     #[serde(default)]
     #[cfg_attr(feature = "schema", schema(minimum = 1, maximum = 1_000_000))]
     pub shares: Option<u32>,
 }
 
-/// When the host starts a VM again that has ended by itself.
+/// When the host starts a VM again that has ended by itself. An end of the host counts as a failure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
@@ -49,7 +49,7 @@ pub enum RestartPolicy {
     Never,
     /// Unless it switched itself off.
     OnFailure,
-    /// Always, also when the host itself starts.
+    /// However it ended.
     Always,
 }
 
@@ -213,8 +213,6 @@ pub enum Event {
     },
     /// The memory of the host was looked at and decided upon.
     Report(Box<HostReport>),
-    /// A decision of the report that comes with it.
-    Decided(Decided),
 }
 
 #[cfg(test)]

@@ -10,6 +10,6 @@ mod subject;
 pub use self::growth::Growth;
 pub use self::guest::{Guest, Moment};
 pub use self::probes::Probes;
-pub use self::readings::Readings;
+pub use self::readings::{OWN_MEMORY, Readings};
 pub use self::silence::Silence;
 pub use self::subject::Subject;

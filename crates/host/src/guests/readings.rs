@@ -13,7 +13,7 @@ use crate::sensors::{
 };
 
 /// Memory of a VM's process that is neither the guest's nor a file's, as measured: its heap, stacks and rings.
-const OWN_MEMORY: Bytes = Bytes::mib(2);
+pub const OWN_MEMORY: Bytes = Bytes::mib(2);
 
 /// The sensors of one VM, with their last values.
 #[derive(Debug)]

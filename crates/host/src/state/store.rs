@@ -161,6 +161,7 @@ impl Store {
             let database = Database::builder().set_cache_size(CACHE_BYTES).create(&new)?;
             transact(&database, |_, _| Ok(()))?;
             drop(database);
+            std::fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
             std::fs::rename(&new, &self.path)?;
             Ok(())
         };

@@ -29,7 +29,7 @@ mod watch;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -44,6 +44,7 @@ pub use folder::VmFolder;
 pub use logs::Logs;
 pub use vm::Groups;
 
+use crate::guests::Subject;
 use crate::state::{Store, StoreError};
 use vm::Vm;
 
@@ -152,6 +153,12 @@ impl Supervisor {
     /// All VMs, by name.
     pub fn list(&self) -> Vec<VmSummary> {
         self.shared.lock().vms.values().map(Vm::summary).collect()
+    }
+
+    /// The VMs that run, for who decides about their memory; `top`: the root of the hierarchy of control groups.
+    pub fn subjects(&self, top: Option<&Path>) -> Vec<Subject> {
+        let groups = self.shared.settings.groups;
+        self.shared.lock().vms.values().filter_map(|vm| vm.subject(groups, top)).collect()
     }
 
     /// All about one VM.

@@ -219,7 +219,7 @@ impl Inner {
         shared.wake();
     }
 
-    /// Has a VM end by a command; its process is killed after `bound`.
+    /// Has a VM end by a command; its process is killed after `bound`. A full disk does not keep it from that.
     pub(super) fn end(
         &mut self,
         shared: &Shared,
@@ -228,7 +228,7 @@ impl Inner {
         bound: Duration,
     ) -> Result<(), VerbError> {
         if self.find(name)?.record.wanted != Wanted::Stopped {
-            self.update(name, |record| record.wanted = Wanted::Stopped)?;
+            self.note(name, |record| record.wanted = Wanted::Stopped);
         }
         let vm = self.find_mut(name)?;
         match &mut vm.phase {

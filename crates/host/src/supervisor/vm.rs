@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use napa_api::VmConfig;
 use napa_api::config::{CgroupConfig, ConsoleConfig};
 use napa_api::host::{Time, VmDetail, VmExit, VmState, VmSummary};
-use napa_units::Bytes;
+use napa_units::{Bytes, Shares, VmId};
 
 use super::VmFolder;
 use super::process::{Process, Status};
 use crate::clock;
+use crate::guests::Subject;
 use crate::state::{Record, Wanted};
 
 /// A VM.
@@ -154,6 +155,22 @@ impl Vm {
             cgroup: self.cgroup(groups),
             memory_row: None,
         }
+    }
+
+    /// The VM for who decides about memory. `None`: it does not run.
+    pub fn subject(&self, groups: Groups, top: Option<&Path>) -> Option<Subject> {
+        let alive = self.alive().filter(|alive| matches!(alive.readiness, Readiness::Ready))?;
+        Some(Subject {
+            id: VmId(self.record.id),
+            name: self.record.name().to_owned(),
+            pid: alive.process.id().pid,
+            socket: self.folder.control(),
+            group: top.and_then(|top| Some(top.join(self.cgroup(groups)?))),
+            limit: self.limit(),
+            reservation: self.record.reservation,
+            shares: Shares(self.record.shares),
+            share: self.record.config.share_or_default().clone(),
+        })
     }
 
     /// Its control group, below the root of the hierarchy.

@@ -1,0 +1,7 @@
+//! The routes, by what they do.
+
+pub mod ask;
+pub mod host;
+pub mod logs;
+pub mod verbs;
+pub mod vms;
