@@ -13,10 +13,13 @@ use napa_api::control::{
     socket_folder, socket_path,
 };
 
+use napa_api::host::VmDetail;
+use napa_host::client::Client;
 use serde::de::DeserializeOwned;
 
 use crate::command::{StatusArgs, StopArgs, Target};
 use crate::error::Error;
+use crate::host::{self, HostArgs};
 use crate::output::{self, Table};
 
 /// A VM that has not answered by then hangs: its socket is served by the same thread that serves devices.
@@ -29,6 +32,11 @@ pub fn runtime_dir() -> Option<OsString> {
 
 /// Shows how a VM is.
 pub fn status(arguments: &StatusArgs) -> Result<ExitCode, Error> {
+    if let Some((_, detail)) = of_host(&arguments.target)?
+        && !detail.summary.state.is_alive()
+    {
+        return host::inspect_resting(&detail, arguments.format.json);
+    }
     let status: Status = ask(&arguments.target, Command::Status)?;
     if arguments.format.json {
         output::print_json(&status)
@@ -39,22 +47,45 @@ pub fn status(arguments: &StatusArgs) -> Result<ExitCode, Error> {
 
 /// Stops the vCPUs.
 pub fn pause(target: &Target) -> Result<ExitCode, Error> {
-    tell(target, Command::Pause)
+    match of_host(target)? {
+        Some((client, detail)) => host::pause(&client, &detail.summary.name),
+        None => tell(target, Command::Pause),
+    }
 }
 
 /// Lets the vCPUs run again.
 pub fn resume(target: &Target) -> Result<ExitCode, Error> {
-    tell(target, Command::Resume)
+    match of_host(target)? {
+        Some((client, detail)) => host::resume(&client, &detail.summary.name),
+        None => tell(target, Command::Resume),
+    }
 }
 
 /// Asks for an orderly stop and waits for the end.
 pub fn stop(arguments: &StopArgs) -> Result<ExitCode, Error> {
-    end(&arguments.target, Command::Stop { timeout_s: arguments.timeout })
+    match of_host(&arguments.target)? {
+        Some((client, detail)) => host::stop(&client, &detail.summary.name, arguments.timeout),
+        None => end(&arguments.target, Command::Stop { timeout_s: arguments.timeout }),
+    }
 }
 
 /// Stops hard and waits for the end.
 pub fn kill(target: &Target) -> Result<ExitCode, Error> {
-    end(target, Command::Kill)
+    match of_host(target)? {
+        Some((client, detail)) => host::kill(&client, &detail.summary.name),
+        None => end(target, Command::Kill),
+    }
+}
+
+/// The VM of the host that is meant. `None`: a VM that runs by itself is, or nobody knows it.
+pub fn of_host(target: &Target) -> Result<Option<(Client, VmDetail)>, Error> {
+    let Some(name) = name_of(target)? else { return Ok(None) };
+    if UnixStream::connect(socket_path(&name, runtime_dir().as_deref())).is_ok() {
+        return Ok(None);
+    }
+    let client = host::client_for(&HostArgs { socket: None });
+    let detail = host::detail_if_there(&client, &name)?;
+    Ok(detail.map(|detail| (client, detail)))
 }
 
 /// Asks a running VM, and gives what it answers.
@@ -136,18 +167,30 @@ impl Connection {
 }
 
 /// A word with a `/` is a socket's path, any other a VM's name.
-fn path_of(target: &Target) -> Result<PathBuf, Error> {
-    let bytes = target.vm.as_os_str().as_encoded_bytes();
-    if bytes.contains(&b'/') {
-        return Ok(target.vm.clone());
+fn name_of(target: &Target) -> Result<Option<String>, Error> {
+    if target.vm.as_os_str().as_encoded_bytes().contains(&b'/') {
+        return Ok(None);
     }
-    let name = target.vm.to_string_lossy();
-    check_name(&name).map_err(|_| {
-        Error::bad_input(format!(
+    let name = target.vm.to_string_lossy().into_owned();
+    match check_name(&name) {
+        Ok(()) => Ok(Some(name)),
+        Err(_) => Err(Error::bad_input(format!(
             "'{name}' is neither a VM's name nor a socket's path: a path has a '/' in it"
-        ))
-    })?;
-    Ok(socket_path(&name, runtime_dir().as_deref()))
+        ))),
+    }
+}
+
+/// The control socket of the VM that is meant.
+fn path_of(target: &Target) -> Result<PathBuf, Error> {
+    let Some(name) = name_of(target)? else { return Ok(target.vm.clone()) };
+    match of_host(target)? {
+        Some((_, detail)) if detail.summary.state.is_alive() => Ok(detail.control_socket),
+        Some((_, detail)) => {
+            let state = detail.summary.state;
+            Err(Error::bad_input(format!("VM {name:?} is {state}: start it with 'napa start {name}'")))
+        }
+        None => Ok(socket_path(&name, runtime_dir().as_deref())),
+    }
 }
 
 fn nobody(path: &Path, error: &io::Error) -> Error {

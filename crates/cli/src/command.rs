@@ -11,6 +11,7 @@ use crate::bench::BenchArgs;
 use crate::demo::DemoArgs;
 use crate::error::{self, Error};
 use crate::explain::ExplainArgs;
+use crate::host::{ConsoleArgs, CreateArgs, DaemonArgs, ListArgs, LogsArgs, RemoveArgs, VmArgs};
 use crate::plug::PlugArgs;
 use crate::run::{RunArgs, Switch};
 use crate::simulate::SimulateArgs;
@@ -30,6 +31,10 @@ Exit codes of 'napa run':
   83     the VM was stopped hard
   84     KVM could not run a vCPU any further, or the host has lost memory
   other  the guest's own";
+
+const HOST_NOTES: &str = "\
+It runs in the foreground and writes its log to standard error. When it ends, its VMs run on; the next one finds them.
+Who may open its socket may do everything: it is for its own user, and the members of --group.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -67,6 +72,21 @@ pub enum StartVerb {
 /// All other verbs.
 #[derive(Subcommand)]
 pub enum OtherVerb {
+    /// Run the daemon of this machine: it supervises VMs and decides about their memory
+    #[command(after_help = HOST_NOTES)]
+    Host(Box<DaemonArgs>),
+    /// Have the host note a VM, which 'napa start' starts
+    Create(Box<CreateArgs>),
+    /// Start a VM of the host
+    Start(VmArgs),
+    /// Have the host forget a VM that does not run; its disks stay
+    Rm(RemoveArgs),
+    /// List the VMs of the host
+    Ls(ListArgs),
+    /// Become the console of a VM of the host
+    Console(ConsoleArgs),
+    /// Show what a VM of the host says
+    Logs(LogsArgs),
     /// Run a fleet of embedded guests, show it live and verify its memory
     Demo(DemoArgs),
     /// Compare napa with QEMU on the same guest, in one run
@@ -117,7 +137,7 @@ pub enum OtherVerb {
 /// Which VM.
 #[derive(Args)]
 pub struct Target {
-    /// Name of the VM, or the path of its control socket (with a '/' in it)
+    /// Name of the VM, alone or of the host, or the path of its control socket (with a '/' in it)
     #[arg(value_name = "VM")]
     pub vm: PathBuf,
 }

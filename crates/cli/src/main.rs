@@ -21,6 +21,7 @@ mod figures;
 mod following;
 mod guest_image;
 mod guests;
+mod host;
 mod inspect;
 mod output;
 mod plug;
@@ -50,6 +51,13 @@ fn perform(verb: Verb) -> Result<ExitCode, error::Error> {
 
 fn perform_other(verb: OtherVerb) -> Result<ExitCode, error::Error> {
     match verb {
+        OtherVerb::Host(arguments) => host::host(&arguments),
+        OtherVerb::Create(arguments) => host::create(*arguments),
+        OtherVerb::Start(arguments) => host::start(&arguments),
+        OtherVerb::Rm(arguments) => host::remove(&arguments),
+        OtherVerb::Ls(arguments) => host::list(&arguments),
+        OtherVerb::Console(arguments) => host::console(&arguments),
+        OtherVerb::Logs(arguments) => host::logs(&arguments),
         OtherVerb::Demo(arguments) => demo::demo(&arguments),
         OtherVerb::Bench(arguments) => bench::bench(&arguments),
         OtherVerb::Top(arguments) => top::top(&arguments),

@@ -139,6 +139,21 @@ fn start(config: &VmConfig) -> Result<Exit, Error> {
 }
 
 impl RunArgs {
+    /// The VM `name` of a host; what belongs to one that runs by itself is refused.
+    pub fn into_host_config(self, name: &str) -> Result<VmConfig, Error> {
+        let own = [
+            ("--name", self.name.as_deref().is_some_and(|other| other != name)),
+            ("--api-socket", self.api_socket.is_some()),
+            ("--exit-file", self.exit_file.is_some()),
+        ];
+        if let Some((flag, _)) = own.into_iter().find(|(_, is_given)| *is_given) {
+            return Err(Error::bad_input(format!("{flag} is the host's to choose: leave it out")));
+        }
+        let mut config = self.into_config(read_bounded)?;
+        config.name = Some(name.to_owned());
+        Ok(config)
+    }
+
     /// The file first, then the flags. `read` gives the text of a file.
     fn into_config(self, read: impl FnOnce(&Path) -> io::Result<String>) -> Result<VmConfig, Error> {
         let mut config = match &self.config {

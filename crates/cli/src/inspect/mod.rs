@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::client;
 use crate::command::{InspectArgs, Method};
 use crate::error::Error;
+use crate::host;
 use crate::output::{self, Style};
 use crate::share;
 
@@ -26,6 +27,11 @@ struct Inspection {
 
 /// Shows a VM, its memory alone, or how much of that it uses.
 pub fn inspect(arguments: &InspectArgs) -> Result<ExitCode, Error> {
+    if let Some((_, detail)) = client::of_host(&arguments.target)?
+        && !detail.summary.state.is_alive()
+    {
+        return host::inspect_resting(&detail, arguments.format.json);
+    }
     if let Some(seconds) = arguments.working_set {
         return match arguments.method {
             None => best(arguments, seconds),
