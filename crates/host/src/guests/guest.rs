@@ -158,11 +158,6 @@ impl Guest {
         self.mechanisms.iter().find_map(|mechanism| mechanism.balloon())
     }
 
-    /// What its mechanisms move, by name: bytes in a second, as far as measured.
-    pub fn rates(&self) -> impl Iterator<Item = (&'static str, f64)> {
-        self.mechanisms.iter().filter_map(|mechanism| Some((mechanism.name(), mechanism.rate()?)))
-    }
-
     /// What is wrong, in words.
     pub fn troubles(&self) -> impl Iterator<Item = String> {
         let name = &self.subject.name;

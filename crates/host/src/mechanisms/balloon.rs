@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::{Answered, Draft, Facts, Haste, Mechanism, Rate, Step, Urgency, Wish, read};
 use crate::calls::CallError;
 
-/// When most of an order is done by a guest that does it.
-const DELAY: Duration = Duration::from_secs(1);
+/// When most of an order is done by a guest that does it, at least and at most.
+const DELAY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 /// How often it is looked how far a guest has come.
 const POLL: Duration = Duration::from_millis(400);
 /// A VM that said it has no balloon is asked again after so long: a reboot does not give it one, but a mistake may end.
@@ -61,12 +61,13 @@ impl Mechanism for Balloon {
     fn offers(&self, _facts: &Facts<'_>) -> Vec<Draft> {
         let Some(report) = self.driven() else { return Vec::new() };
         let (target, held) = (self.target(report), report.held);
+        let [least, most] = DELAY;
         let between = |more: Bytes, less: Bytes| Pages::covering(Bytes(more.0.saturating_sub(less.0)));
         let draft = |direction, pages_max, outstanding| Draft {
             direction,
             pages_max,
             price: Step::Ballooning.price(),
-            delay: DELAY,
+            delay: self.rate.time_for(outstanding, least, most),
             reversible: true,
             consent: Consent::Guest,
             works: Works::Amount,
@@ -132,10 +133,6 @@ impl Mechanism for Balloon {
         if let Some(report) = read(outcome) {
             self.note(report, at.now);
         }
-    }
-
-    fn rate(&self) -> Option<f64> {
-        self.rate.bytes_per_second()
     }
 
     fn balloon(&self) -> Option<(&BalloonReport, Duration)> {
@@ -234,6 +231,6 @@ mod tests {
         let mut balloon = balloon(64, 100);
         let later = Answered { now: now().now + Duration::from_secs(2), ..now() };
         balloon.answered(LOOK, Ok(&report(84, 100)), later);
-        assert_eq!(balloon.rate(), Some(f64::from(10 << 20)));
+        assert_eq!(balloon.rate.pages_per_second(), Some(2560.0));
     }
 }

@@ -119,9 +119,6 @@ pub trait Mechanism: std::fmt::Debug + Send {
     /// Learns what came of a command that it wished for. It is told of all answers of its VM.
     fn answered(&mut self, command: Command, outcome: Result<&Value, &CallError>, at: Answered);
 
-    /// What it moves in a second, as measured. `None`: not measured so far.
-    fn rate(&self) -> Option<f64>;
-
     /// How the balloon is, if this is it.
     fn balloon(&self) -> Option<(&BalloonReport, Duration)> {
         None

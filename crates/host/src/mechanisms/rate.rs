@@ -21,9 +21,10 @@ impl Rate {
         self.0 = Some(self.0.map_or(measured, |before| before + NEW * (measured - before)));
     }
 
-    /// Bytes in a second.
-    pub fn bytes_per_second(self) -> Option<f64> {
-        self.0.map(|pages| pages * napa_units::PAGE_SIZE as f64)
+    /// Pages in a second. `None`: nothing was measured so far.
+    #[cfg(test)]
+    pub const fn pages_per_second(self) -> Option<f64> {
+        self.0
     }
 
     /// How long so many pages take: at least `least`, and `most` where nothing moves.
@@ -46,13 +47,13 @@ mod tests {
         let mut rate = Rate::default();
         assert_eq!(rate.time_for(Pages(100), second, second * 10), second);
         rate.note(Pages(5), Duration::ZERO);
-        assert_eq!(rate.bytes_per_second(), None);
+        assert_eq!(rate.pages_per_second(), None);
         rate.note(Pages(100), second);
-        assert_eq!(rate.bytes_per_second(), Some(409_600.0));
+        assert_eq!(rate.pages_per_second(), Some(100.0));
         assert_eq!(rate.time_for(Pages(500), second, second * 10), second * 5);
         assert_eq!(rate.time_for(Pages(5000), second, second * 10), second * 10);
         (0..50).for_each(|_| rate.note(Pages(0), second));
-        assert!(rate.bytes_per_second().unwrap() < 1.0);
+        assert!(rate.pages_per_second().unwrap() < 1.0);
         assert_eq!(rate.time_for(Pages(1), second, second * 10), second * 10);
     }
 }

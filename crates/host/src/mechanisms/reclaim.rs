@@ -103,10 +103,6 @@ impl Mechanism for Reclaim {
             None => self.rest(at.now + REFUSED),
         }
     }
-
-    fn rate(&self) -> Option<f64> {
-        self.rate.bytes_per_second()
-    }
 }
 
 #[cfg(test)]
@@ -142,7 +138,7 @@ mod tests {
         answer(&mut reclaim, Bytes::mib(64), "complete");
         assert_eq!(size(&reclaim, &facts()), Some(Bytes::mib(36)));
         assert_eq!(reclaim.offers(&facts())[0].outstanding.bytes(), Bytes::mib(36));
-        assert_eq!(reclaim.rate(), Some(f64::from(128 << 20)));
+        assert_eq!(reclaim.rate.pages_per_second(), Some(32_768.0));
         answer(&mut reclaim, Bytes::mib(40), "complete");
         assert_eq!(size(&reclaim, &facts()), None);
         reclaim.order(Order::Take(Pages(5)), &facts());

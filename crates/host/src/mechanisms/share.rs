@@ -11,7 +11,7 @@ use napa_policy::{Consent, Direction, Order, Works};
 use napa_units::Pages;
 use serde_json::Value;
 
-use super::{Answered, Draft, Facts, Mechanism, Rate, Step, Urgency, Wish, read};
+use super::{Answered, Draft, Facts, Mechanism, Step, Urgency, Wish, read};
 use crate::calls::CallError;
 
 /// The kernel merges what it has seen twice.
@@ -36,7 +36,6 @@ pub struct Share {
     given_back: Pages,
     /// What is merged.
     merged: Pages,
-    rate: Rate,
 }
 
 impl Share {
@@ -45,9 +44,7 @@ impl Share {
         // With nothing left, a whole round is over, and the next one begins at the first page.
         let begun = if self.left == Pages(0) { self.resident.max(left) } else { self.left };
         let looked_at = begun.0.saturating_sub(left.0).max(1);
-        let given_back = Pages::covering(report.given_back);
-        self.rate.note(Pages(given_back.0.saturating_sub(self.given_back.0)), at.took);
-        (self.left, self.given_back) = (left, given_back);
+        (self.left, self.given_back) = (left, Pages::covering(report.given_back));
         self.merged = Pages::covering(report.merged.unwrap_or_default());
         let [least, most] = PAUSE;
         let pause = Duration::from_secs_f64(looked_at as f64 / self.pace.0.max(1) as f64);
@@ -106,10 +103,6 @@ impl Mechanism for Share {
             Some(report) => self.note(&report, at),
             None => self.next = at.now + REFUSED,
         }
-    }
-
-    fn rate(&self) -> Option<f64> {
-        self.rate.bytes_per_second()
     }
 }
 

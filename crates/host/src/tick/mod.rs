@@ -14,6 +14,8 @@ mod observe;
 mod pace;
 mod report;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod thread;
 
 use std::collections::BTreeMap;
