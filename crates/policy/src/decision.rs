@@ -77,7 +77,9 @@ pub struct GuestDecision {
     pub reason: String,
 }
 
-/// Keeps a guest from growing for a short time (`memory.high`, or pauses of its vCPUs).
+/// Keeps a guest from growing for a short time: by pauses of its vCPUs, or by `memory.high`.
+///
+/// It is given only to guests that take more than they are entitled to, so that they may as well stand still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Brake {
     /// RAM of the guest's memory that it should not grow beyond.

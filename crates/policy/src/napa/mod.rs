@@ -32,9 +32,9 @@ use crate::entitlement::{Claim, entitlements};
 use crate::level::{Ladder, unit};
 use crate::words::Figure;
 use crate::working_set::Demand;
-use crate::{Decision, Fraction, GuestDecision, GuestObservation, Level, Observation, Policy};
+use crate::{Brake, Decision, Fraction, GuestDecision, GuestObservation, Level, Observation, Policy};
 
-use brakes::{Brakes, Mode};
+use brakes::Mode;
 use consent::{Consent, Turn};
 use heard::Heard;
 use row::{Offers, Row, Sorted};
@@ -58,13 +58,11 @@ struct Guest {
     consent: Consent,
     heard: Heard,
     /// Its memory in RAM and in swap, one observation ago.
-    before: Option<(Bytes, Bytes)>,
+    size: Option<Bytes>,
     /// What it grew by since the observation before.
     growth: Bytes,
     /// For how long it has been kept from growing.
     braked: Option<Duration>,
-    /// What it was told not to grow beyond, when a budget is kept.
-    ceiling: Option<Bytes>,
 }
 
 /// What holds for the whole host in one decision.
@@ -80,10 +78,6 @@ struct Situation {
     wanted: Bytes,
     /// What is expected to be taken by guests until the next decision, in the worst levels.
     arriving: Bytes,
-    /// What guests take in a second.
-    rush: Bytes,
-    /// What the host gets out of RAM in a second.
-    leaving: Bytes,
     /// What VMs hold too much.
     excess: Bytes,
     /// For how long all tasks waited for memory at once.
@@ -113,11 +107,10 @@ impl Policy for Napa {
         let level = self.ladder.update(&observation.host, unit, elapsed);
         let mut sorted = Sorted::new(observation);
         let mut guests = self.recall(observation);
-        let flow = Flow::new(observation, &mut guests, elapsed);
+        let rush = rush(observation, &mut guests, elapsed);
         let rows = rows(observation, unit, &mut sorted, &mut guests, elapsed);
-        let mut situation = situation(observation, level, unit, flow);
-        let wanting = brakes::wanting(&rows, &guests);
-        self.mode = self.mode.next(&situation, wanting);
+        let mut situation = situation(observation, level, unit, rush);
+        self.mode = self.mode.next(&situation);
         if self.mode == Mode::Budget {
             // Guests are held back: what they would take is taken for them beforehand.
             let ahead = missing(observation, unit, 16).0 - missing(observation, unit, 5).0;
@@ -131,13 +124,16 @@ impl Policy for Napa {
         let taken = takes::take(&situation, &rows, &mut guests, &mut draft);
         let returned = returns::give_back(&situation, &rows, &guests, &mut draft);
 
-        let brakes = Brakes::new(self.mode, &situation, wanting, elapsed);
+        let mode = self.mode;
         let mut reasons = vec![self.ladder.reason(&observation.host, unit)];
         reasons.extend(words::deeds(asked, taken, returned));
         let decisions = rows
             .iter()
             .zip(&mut guests)
-            .map(|(row, guest)| verdict(&situation, &brakes, row, guest))
+            .map(|(row, guest)| {
+                let brake = mode.brake(row, guest, elapsed);
+                verdict(&situation, row, guest, brake)
+            })
             .collect();
         self.guests = observation.guests.iter().map(|guest| guest.id).zip(guests).collect();
         Decision {
@@ -157,42 +153,28 @@ impl Napa {
     }
 }
 
-/// What moved since the last observation, as sizes a second.
-#[derive(Clone, Copy, Debug, Default)]
-struct Flow {
-    /// Into RAM: what was touched first, and what came back.
-    arriving: f64,
-    /// Out of RAM into swap.
-    leaving: f64,
-}
-
-impl Flow {
-    fn new(observation: &Observation, guests: &mut [Guest], elapsed: Duration) -> Self {
-        let (mut flow, seconds) = (Self::default(), elapsed.as_secs_f64().max(0.1));
-        for (seen, guest) in observation.guests.iter().zip(guests) {
-            let now = (seen.resident, seen.swapped);
-            let before = guest.before.replace(now).unwrap_or(now);
-            let size = |(resident, swapped): (Bytes, Bytes)| resident.0.saturating_add(swapped.0);
-            guest.growth = Bytes(size(now).saturating_sub(size(before)));
-            let back = seen.refaults.bytes().0 as f64;
-            flow.arriving += guest.growth.0 as f64 / seconds + back;
-            flow.leaving += now.1.0.saturating_sub(before.1.0) as f64 / seconds + back;
-        }
-        flow
+/// What came into RAM since the last observation, as a size a second: what was touched first, and what came back.
+fn rush(observation: &Observation, guests: &mut [Guest], elapsed: Duration) -> Bytes {
+    let (mut rush, seconds) = (0.0, elapsed.as_secs_f64().max(0.1));
+    for (seen, guest) in observation.guests.iter().zip(guests) {
+        let size = Bytes(seen.resident.0.saturating_add(seen.swapped.0));
+        let before = guest.size.replace(size).unwrap_or(size);
+        guest.growth = Bytes(size.0.saturating_sub(before.0));
+        rush += guest.growth.0 as f64 / seconds + seen.refaults.bytes().0 as f64;
     }
+    Bytes(rush as u64)
 }
 
 /// What follows from the level: guests are asked until it could be high again, the host takes until the worst levels can
 /// be left, and more in step with what arrives.
-fn situation(observation: &Observation, level: Level, unit: Bytes, flow: Flow) -> Situation {
+fn situation(observation: &Observation, level: Level, unit: Bytes, rush: Bytes) -> Situation {
     let (free, excess) = (observation.host.free(), observation.host.excess());
     let to_ask = if level >= Level::Clear { missing(observation, unit, 32) } else { Bytes(0) };
     let wanted = if level >= Level::Hard { missing(observation, unit, 5) } else { Bytes(0) };
     let most = observation.host.capacity.0 / 8;
-    let (rush, leaving) = (Bytes(flow.arriving as u64), Bytes(flow.leaving as u64));
     let arriving = if wanted > Bytes(0) { rush.min(Bytes(most)) } else { Bytes(0) };
     let full = observation.host.pressure.full;
-    Situation { level, unit, free, to_ask, wanted, arriving, rush, leaving, excess, full }
+    Situation { level, unit, free, to_ask, wanted, arriving, excess, full }
 }
 
 /// What lacks until so many eighths of the unit are free, with what VMs hold too much.
@@ -278,7 +260,7 @@ fn relieve(row: &Row, draft: &mut Draft) {
 }
 
 /// What is thought of one guest.
-fn verdict(situation: &Situation, brakes: &Brakes, row: &Row, guest: &mut Guest) -> GuestDecision {
+fn verdict(situation: &Situation, row: &Row, guest: &Guest, brake: Option<Brake>) -> GuestDecision {
     let protected = match situation.level {
         Level::Hard | Level::Low => row.working_set.max(row.guest.reservation).min(row.entitled),
         Level::High | Level::Clear | Level::Soft => Bytes(0),
@@ -289,7 +271,7 @@ fn verdict(situation: &Situation, brakes: &Brakes, row: &Row, guest: &mut Guest)
         working_set: row.working_set,
         cooperation: guest.consent.cooperation(),
         protected,
-        brake: brakes.brake(row, guest),
+        brake,
         reason: words::verdict(row, guest),
     }
 }

@@ -72,12 +72,13 @@ impl Actor {
 /// A host, its guests, and a policy that has seen all that happened.
 struct Play {
     policy: Napa,
-    free_mib: u64,
+    /// Below zero: what VMs hold too much.
+    free_mib: i64,
     actors: Vec<Actor>,
 }
 
 impl Play {
-    fn new(free_mib: u64, actors: Vec<Actor>) -> Self {
+    fn new(free_mib: i64, actors: Vec<Actor>) -> Self {
         Self { policy: Napa::default(), free_mib, actors }
     }
 
@@ -85,7 +86,7 @@ impl Play {
         let capacity = Bytes::gib(16);
         let host = HostObservation {
             capacity,
-            held: Bytes(capacity.0 - Bytes::mib(self.free_mib).0),
+            held: Bytes(capacity.0.saturating_add_signed(-self.free_mib << 20)),
             available: capacity,
             ..HostObservation::default()
         };
@@ -234,6 +235,29 @@ fn the_host_takes_from_those_that_do_not_answer_first_and_never_below_an_entitle
     let held = Bytes::mib(4000).0 - pages.bytes().0;
     assert!(held >= decision.guests[0].entitlement.0);
     assert!(!decision.admission_open);
+}
+
+#[test]
+fn nobody_is_kept_from_growing_for_long_without_a_turn() {
+    for interval_ms in [100, 300, 700, 1000] {
+        let interval = Duration::from_millis(interval_ms);
+        let mut play = Play::new(-2000, vec![Actor { resident_mib: 3500, used_mib: 3400, ..Actor::IDLE }; 6]);
+        // Guest 5 has less than it is entitled to, and guest 4 does not take more.
+        play.actors[5].resident_mib = 100;
+        let (mut kept, mut turns, mut braked) = ([Duration::ZERO; 6], [0; 6], [false; 6]);
+        for _ in 0..(30_000 / interval_ms) {
+            let decision = play.after(interval);
+            for (index, guest) in decision.guests.iter().enumerate() {
+                turns[index] += usize::from(braked[index] && guest.brake.is_none());
+                braked[index] = guest.brake.is_some();
+                kept[index] = if braked[index] { kept[index] + interval } else { Duration::ZERO };
+                assert!(kept[index] <= Duration::from_secs(2) + interval, "{index}, every {interval_ms} ms");
+                play.actors[index].resident_mib += if braked[index] || index == 4 { 0 } else { 2 };
+            }
+        }
+        assert!(turns[..4].iter().all(|turns| *turns >= 9), "every {interval_ms} ms: {turns:?}");
+        assert_eq!((turns[4], turns[5]), (0, 0), "every {interval_ms} ms");
+    }
 }
 
 #[test]

@@ -92,7 +92,8 @@ pub struct Guest {
     pub balloon_target: f64,
     pub killed: bool,
     pub protected: f64,
-    pub brake: Option<f64>,
+    /// Seconds for which its vCPUs still stand still.
+    pub stopped: f64,
     pub taking: f64,
     pub saved: f64,
     /// The part of the last step in which it stood still.
@@ -122,7 +123,7 @@ impl Guest {
             balloon_target: 0.0,
             killed: false,
             protected: 0.0,
-            brake: None,
+            stopped: 0.0,
             taking: 0.0,
             saved: 0.0,
             stall: 0.0,
@@ -177,7 +178,7 @@ impl Guest {
     /// Programs end: what they used is idle now.
     pub fn shrink(&mut self) {
         let used = self.used();
-        if self.wants < used {
+        if self.wants < used && self.stopped <= 0.0 {
             let part = 1.0 - self.wants / used;
             self.hot.pour(part, &mut self.idle);
             self.cold.pour(part, &mut self.idle);
@@ -187,24 +188,21 @@ impl Guest {
     /// What it would like to touch in one step, as RAM that it takes from the host.
     pub fn growth(&self) -> f64 {
         let missing = (self.wants - self.used()).clamp(0.0, GROWTH * STEP);
-        let mut need = (missing - self.idle.resident).max(0.0).min(self.untouched() + self.idle.swapped);
-        if let Some(ceiling) = self.brake {
-            need = need.min((ceiling - self.resident()).max(0.0));
-        }
-        need
+        let need = (missing - self.idle.resident).max(0.0).min(self.untouched() + self.idle.swapped);
+        if self.stopped > 0.0 { 0.0 } else { need }
     }
 
     /// What it would like to have back from swap in one step.
     pub fn misses(&self) -> f64 {
-        let wanted = self.hot.swapped * STEP / CYCLE;
-        match self.brake {
-            Some(ceiling) => wanted.min((ceiling - self.resident()).max(0.0)),
-            None => wanted,
-        }
+        if self.stopped > 0.0 { 0.0 } else { self.hot.swapped * STEP / CYCLE }
     }
 
     /// It gets so much new memory and so much back from swap, and stands still for as long as that is too little.
     pub fn proceed(&mut self, grown: f64, back: f64) {
+        if self.stopped > 0.0 {
+            (self.stopped, self.stall) = (self.stopped - STEP, 1.0);
+            return;
+        }
         let wanted_back = self.hot.swapped * STEP / CYCLE;
         self.hot.swap_in(back);
         self.refaulted += back;
@@ -237,6 +235,9 @@ impl Guest {
     /// The balloon moves towards its target.
     pub fn balloon(&mut self) {
         let Answers::At(rate) = self.answers else { return };
+        if self.stopped > 0.0 {
+            return;
+        }
         if self.balloon_target > self.ballooned {
             let spare = self.untouched() + self.idle.all();
             let moved = (self.balloon_target - self.ballooned).min(rate * STEP).min(spare);
@@ -298,7 +299,7 @@ impl Guest {
     }
 
     pub fn obey(&mut self, brake: Option<Brake>, protected: Bytes) {
-        self.brake = brake.map(|brake| brake.ceiling.0 as f64);
+        self.stopped = brake.map_or(0.0, |brake| brake.at_most.as_secs_f64());
         self.protected = protected.0 as f64;
     }
 }

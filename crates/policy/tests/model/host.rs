@@ -174,9 +174,10 @@ impl Host {
     }
 
     fn remember(&mut self, stuck: bool) {
-        let some = self.guests.iter().map(|guest| guest.stall).fold(0.0, f64::max);
-        let full =
-            self.guests.iter().filter(|guest| guest.wants > 0.0).map(|guest| guest.stall).fold(1.0, f64::min);
+        // A guest that was made to stand still does not wait for memory.
+        let running = || self.guests.iter().filter(|guest| guest.wants > 0.0 && guest.stopped <= 0.0);
+        let some = running().map(|guest| guest.stall).fold(0.0, f64::max);
+        let full = running().map(|guest| guest.stall).reduce(f64::min).unwrap_or(0.0);
         self.waited.push((some, full));
         if self.waited.len() > 20 {
             self.waited.remove(0);
