@@ -98,8 +98,7 @@ pub fn run(settings: Settings) -> Result<(), DaemonError> {
             None => None,
         };
         let root = Root::system();
-        let has_groups = rustix::process::geteuid().is_root() && Cgroup::read(&root).memory_v2();
-        let groups = if has_groups { Groups::Each } else { Groups::None };
+        let groups = groups(&root);
         let supervised =
             supervisor::Settings { state: settings.state.clone(), program: settings.program.clone(), groups };
         let latest = Arc::new(Latest::default());
@@ -130,6 +129,15 @@ fn start_ticking(settings: &Settings, root: &Root, sources: &Arc<Sources>) -> io
         },
         move |report| told.tell(report),
     )
+}
+
+/// Whether VMs can have control groups of their own: there is the memory controller, and groups can be made.
+fn groups(root: &Root) -> Groups {
+    let can_make = |top: PathBuf| rustix::fs::access(&top, rustix::fs::Access::WRITE_OK).is_ok();
+    match Cgroup::read(root).memory_v2() && hierarchy(root).is_some_and(can_make) {
+        true => Groups::Each,
+        false => Groups::None,
+    }
 }
 
 /// The root of the hierarchy of version 2.

@@ -13,11 +13,19 @@ pub struct Promise {
     pub reservation: Bytes,
 }
 
-/// Who decides whether a VM may start, given what was promised to others.
+/// Who decides whether a VM may start.
 pub trait Admission: Send {
+    /// Whether memory can be promised to a VM besides what was promised to others.
+    ///
     /// # Errors
     /// [`VerbError::Shortage`]: how much is missing.
-    fn admit(&self, name: &str, promised: &[Promise], wanted: Promise) -> Result<(), VerbError>;
+    fn fits(&self, name: &str, promised: &[Promise], wanted: Promise) -> Result<(), VerbError>;
+
+    /// Whether any VM may start at this moment.
+    ///
+    /// # Errors
+    /// [`VerbError::Shortage`]: why not.
+    fn is_open(&self, name: &str) -> Result<(), VerbError>;
 }
 
 /// Admits every VM.
@@ -25,7 +33,11 @@ pub trait Admission: Send {
 pub struct AdmitAll;
 
 impl Admission for AdmitAll {
-    fn admit(&self, _name: &str, _promised: &[Promise], _wanted: Promise) -> Result<(), VerbError> {
+    fn fits(&self, _name: &str, _promised: &[Promise], _wanted: Promise) -> Result<(), VerbError> {
+        Ok(())
+    }
+
+    fn is_open(&self, _name: &str) -> Result<(), VerbError> {
         Ok(())
     }
 }

@@ -42,7 +42,7 @@ impl Supervisor {
         }
         // What could not start on an otherwise empty host never can.
         let reservation = vm.reservation.unwrap_or_default();
-        inner.admission.admit(&name, &[], Promise { limit: limit(&vm.config), reservation })?;
+        inner.admission.fits(&name, &[], Promise { limit: limit(&vm.config), reservation })?;
         let id = inner.store.next_id()?;
         let record = Record {
             id,
@@ -159,7 +159,8 @@ impl Inner {
         let promise = |vm: &Vm| Promise { limit: vm.limit(), reservation: vm.record.reservation };
         let others = self.vms.values().filter(|vm| vm.has_promise() && vm.record.name() != name);
         let promised: Vec<Promise> = others.map(promise).collect();
-        self.admission.admit(name, &promised, promise(self.find(name)?))
+        self.admission.is_open(name)?;
+        self.admission.fits(name, &promised, promise(self.find(name)?))
     }
 
     /// Makes the process of a VM that has none.
