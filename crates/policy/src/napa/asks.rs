@@ -47,9 +47,10 @@ pub fn ask(situation: &Situation, rows: &[Row], guests: &mut [Guest], draft: &mu
         let pages = draft.order(question.offer, question.pages, || reason(situation, row, question.pages));
         if pages > Pages(0) {
             let gain = (pages.bytes().0 as f64 * question.in_ram) as u64;
-            asked.ordered.0 += pages.bytes().0;
+            asked.ordered.0 = asked.ordered.0.saturating_add(pages.bytes().0);
             asked.guests += 1;
-            asked.expected.0 += if guest.consent.is_proven() { gain } else { 0 };
+            let sure = if guest.consent.is_proven() { gain } else { 0 };
+            asked.expected.0 = asked.expected.0.saturating_add(sure);
             guest.consent.asked(question.offer, pages);
             wanted = wanted.saturating_sub(gain);
         }

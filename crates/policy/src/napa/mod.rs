@@ -43,6 +43,7 @@ use row::{Offers, Row, Sorted};
 const TAX: f64 = 0.75;
 /// Longer gaps between observations say no more than this one.
 const ELAPSED_MAX: Duration = Duration::from_mins(60);
+
 /// The policy and what it remembers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Napa {

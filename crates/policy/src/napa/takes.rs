@@ -48,7 +48,7 @@ pub fn take(situation: &Situation, rows: &[Row], guests: &mut [Guest], draft: &m
     let mut taken = Taken { missing: Bytes(left.saturating_sub(situation.arriving.0)), ..Taken::default() };
     for (index, bytes) in plan.bytes.iter().enumerate().filter(|(_, bytes)| **bytes > 0) {
         let ordered = order(situation, &rows[index], &mut guests[index], Bytes(*bytes), draft);
-        taken.ordered.0 += ordered.0;
+        taken.ordered.0 = taken.ordered.0.saturating_add(ordered.0);
         taken.guests += usize::from(ordered.0 > 0);
     }
     taken
