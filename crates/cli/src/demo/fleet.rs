@@ -1,49 +1,85 @@
-//! The guests of a plan as processes: started, listened to, measured, stopped.
+//! The guests of a plan as processes: started, listened to, asked, stopped.
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use napa_units::Bytes;
+use napa_api::config::ShareConfig;
+use napa_api::control::{BalloonReport, Command, MemoryCommand};
+use napa_host::tick::Subject;
+use napa_units::{Bytes, Shares, VmId};
 
 use super::guest::Progress;
 use super::plan::{GuestPlan, Plan};
-use crate::guests::{self, Footprint, GuestProcess, GuestWords};
+use crate::client;
+use crate::command::Target;
+use crate::guests::{GuestProcess, GuestWords};
 
-/// How long a guest that works for a set time may take longer than that, for its first and its last pass.
-const OVERTIME: Duration = Duration::from_secs(30);
-/// How long a guest may take to end when asked; then it is killed.
-const STOP_BOUND: Duration = Duration::from_secs(10);
+/// How long a guest may take to end when asked, at least: it looks at all of its pages, and many of them come from swap.
+const STOP_BOUND: Duration = Duration::from_secs(30);
+/// And for each guest more, for all of them do that at once.
+const STOP_BOUND_EACH: Duration = Duration::from_secs(1);
+/// A VM that has not ended its guest by then has a fault of its own.
+const KILL_GRACE: Duration = Duration::from_secs(5);
+/// Within this time a guest that is well answers.
+pub const ANSWER_BOUND: Duration = Duration::from_secs(1);
 
 /// A fleet. Dropping it ends what still runs.
 pub struct Fleet {
     started: Instant,
+    plan: Plan,
+    share: Option<ShareConfig>,
+    folder: PathBuf,
     members: Vec<Member>,
+    /// When it was asked to stop.
+    stopped: Option<Duration>,
 }
 
 /// A guest of the fleet.
 pub struct Member {
     plan: GuestPlan,
+    cmdline: String,
     process: GuestProcess,
     progress: Progress,
-    stop_at: Duration,
-    kill_at: Option<Duration>,
     was_killed: bool,
-    resident: Bytes,
-    footprint: Option<Footprint>,
+    answered_in: Option<Duration>,
 }
 
 impl Fleet {
-    /// Starts the guests of `plan`; their control sockets are in `folder`.
+    /// A fleet of which no guest has started yet; their control sockets will be in `folder`.
+    pub fn new(plan: Plan, share: Option<ShareConfig>, folder: &Path) -> Self {
+        let folder = folder.to_owned();
+        Self { started: Instant::now(), plan, share, folder, members: Vec::new(), stopped: None }
+    }
+
+    /// Starts the next guest. False if there is none left to start.
     ///
     /// # Errors
-    /// A process could not be started; those before it are ended again.
-    pub fn start(plan: Plan, folder: &Path) -> io::Result<Self> {
-        let started = Instant::now();
-        let duration = Duration::from_secs(plan.duration_s.into());
-        let members = plan.guests.into_iter().map(|guest| Member::start(guest, duration, folder));
-        Ok(Self { started, members: members.collect::<io::Result<_>>()? })
+    /// The process could not be started.
+    pub fn start_next(&mut self) -> io::Result<bool> {
+        let Some(guest) = self.plan.guests.get(self.members.len()).cloned() else { return Ok(false) };
+        if self.stopped.is_some() {
+            return Ok(false);
+        }
+        let cmdline = self.plan.cmdline(&guest, self.age().as_secs() as u32);
+        let words = GuestWords {
+            name: &guest.name,
+            memory: guest.memory,
+            cpus: 1,
+            cmdline: &cmdline,
+            share: self.share.as_ref(),
+        };
+        let process = GuestProcess::start(words, &self.folder)?;
+        self.members.push(Member {
+            plan: guest,
+            cmdline,
+            process,
+            progress: Progress::new(),
+            was_killed: false,
+            answered_in: None,
+        });
+        Ok(true)
     }
 
     /// How long ago it was started.
@@ -51,14 +87,20 @@ impl Fleet {
         self.started.elapsed()
     }
 
-    /// Its guests.
+    /// What was planned.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Its guests, as far as they have started.
     pub fn members(&self) -> &[Member] {
         &self.members
     }
 
-    /// Whether all guests are over.
+    /// Whether all guests are over that have started, and none is to come.
     pub fn has_ended(&self) -> bool {
-        self.members.iter().all(|member| member.progress.has_ended())
+        let is_whole = self.stopped.is_some() || self.members.len() == self.plan.guests.len();
+        is_whole && self.members.iter().all(|member| member.progress.has_ended())
     }
 
     /// What to wait for.
@@ -72,57 +114,79 @@ impl Fleet {
         self.members.iter_mut().for_each(|member| member.listen(age));
     }
 
-    /// Asks those to stop whose time has come, and kills those that did not.
-    pub fn keep_time(&mut self) {
-        let age = self.age();
-        self.members.iter_mut().for_each(|member| member.keep_time(age));
+    /// The guests that run, for who decides about their memory.
+    pub fn subjects(&self) -> Vec<Subject> {
+        let share = self.plan.budget.0 / self.plan.guests.len() as u64;
+        let running = self.members.iter().enumerate().filter(|(_, member)| !member.progress.has_ended());
+        running
+            .map(|(index, member)| Subject {
+                id: VmId(index as u64 + 1),
+                name: member.plan.name.clone(),
+                pid: member.process.pid(),
+                socket: member.process.socket().to_owned(),
+                group: None,
+                limit: member.plan.memory,
+                // What it needs when it does nothing.
+                reservation: Bytes(share / 8).min(member.plan.memory),
+                shares: Shares::default(),
+                share: self.share.clone().unwrap_or(ShareConfig::Vm),
+            })
+            .collect()
     }
 
-    /// Asks all guests to stop now.
+    /// Asks every guest that runs for a word, and notes how long it takes: its own driver answers, not napa.
+    pub fn ask_all(&mut self) {
+        for member in self.members.iter_mut().filter(|member| !member.progress.has_ended()) {
+            let target = Target { vm: member.process.socket().to_owned() };
+            let asked = Instant::now();
+            let answer: Result<BalloonReport, _> =
+                client::ask(&target, Command::Memory(MemoryCommand::BalloonStatistics));
+            let took = asked.elapsed();
+            // What the guest said before it was asked is no answer.
+            let is_fresh = |report: BalloonReport| {
+                report.statistics.is_some_and(|words| Duration::from_millis(words.age_ms) <= took)
+            };
+            member.answered_in = answer.is_ok_and(is_fresh).then_some(took);
+        }
+    }
+
+    /// Asks all guests to stop now. Asked again, it kills those that did not stop in time.
     pub fn stop(&mut self) {
-        let age = self.age();
-        self.members.iter_mut().for_each(|member| member.stop_at = age.min(member.stop_at));
-        self.keep_time();
+        let (age, bound) = (self.age(), STOP_BOUND + STOP_BOUND_EACH * self.members.len() as u32);
+        match self.stopped {
+            None => {
+                self.stopped = Some(age);
+                for member in self.members.iter_mut().filter(|member| !member.progress.has_ended()) {
+                    member.progress.on_stop_request();
+                    member.process.ask_to_stop(bound.as_secs() as u32);
+                }
+            }
+            Some(asked) if age >= asked + bound + KILL_GRACE => self.kill(),
+            Some(_) => {}
+        }
+    }
+
+    /// Whether it was asked to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stopped.is_some()
     }
 
     /// Ends all guests at once.
     pub fn kill(&mut self) {
+        self.stopped.get_or_insert(self.started.elapsed());
         self.members.iter_mut().for_each(Member::kill);
-    }
-
-    /// Looks how much memory is resident.
-    pub fn measure(&mut self) {
-        self.members.iter_mut().for_each(Member::measure);
-    }
-
-    /// Looks once at each guest's memory by mapping: costly, for the kernel walks all of its pages.
-    pub fn measure_footprints(&mut self) {
-        self.members.iter_mut().for_each(Member::measure_footprint);
     }
 }
 
 impl Member {
-    fn start(plan: GuestPlan, duration: Duration, folder: &Path) -> io::Result<Self> {
-        let words =
-            GuestWords { name: &plan.name, memory: plan.memory, cpus: plan.cpus, cmdline: &plan.cmdline };
-        let process = GuestProcess::start(words, folder)?;
-        let progress = Progress::new(!plan.ends_by_itself);
-        let stop_at = if plan.ends_by_itself { duration + OVERTIME } else { duration };
-        Ok(Self {
-            plan,
-            process,
-            progress,
-            stop_at,
-            kill_at: None,
-            was_killed: false,
-            resident: Bytes(0),
-            footprint: None,
-        })
-    }
-
     /// What was planned.
     pub fn plan(&self) -> &GuestPlan {
         &self.plan
+    }
+
+    /// The guest's command line.
+    pub fn cmdline(&self) -> &str {
+        &self.cmdline
     }
 
     /// What it has done.
@@ -130,14 +194,9 @@ impl Member {
         &self.progress
     }
 
-    /// Resident memory of its process, when last looked at.
-    pub fn resident(&self) -> Bytes {
-        self.resident
-    }
-
-    /// Its memory by mapping, if it ran long enough for that.
-    pub fn footprint(&self) -> Option<Footprint> {
-        self.footprint
+    /// How long it took to answer. `None`: it was not asked, or did not answer.
+    pub fn answered_in(&self) -> Option<Duration> {
+        self.answered_in
     }
 
     fn listen(&mut self, age: Duration) {
@@ -147,43 +206,10 @@ impl Member {
         }
     }
 
-    fn keep_time(&mut self, age: Duration) {
-        if self.progress.has_ended() {
-            return;
-        }
-        match self.kill_at {
-            Some(kill_at) if age >= kill_at => self.kill(),
-            None if age >= self.stop_at => {
-                self.progress.on_stop_request();
-                self.process.ask_to_stop();
-                self.kill_at = Some(age + STOP_BOUND);
-            }
-            _ => {}
-        }
-    }
-
     fn kill(&mut self) {
         if !self.progress.has_ended() {
             self.was_killed = true;
             self.process.kill();
-        }
-    }
-
-    fn measure(&mut self) {
-        let pid = self.process.pid();
-        // A process that has just ended has nothing resident.
-        self.resident = match self.progress.has_ended() {
-            true => Bytes(0),
-            false => guests::resident(pid).unwrap_or_default(),
-        };
-    }
-
-    fn measure_footprint(&mut self) {
-        if self.progress.has_ended() {
-            return;
-        }
-        if let Ok(footprint) = Footprint::measure(self.process.pid(), self.plan.memory) {
-            self.footprint = Some(footprint);
         }
     }
 }

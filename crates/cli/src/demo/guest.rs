@@ -9,14 +9,8 @@ use crate::guests::{Gone, Line, Part, Report};
 pub enum State {
     /// It has not said a word yet.
     Starting,
-    /// It writes its pages for the first time.
-    Filling,
-    /// It works.
-    Working,
-    /// It looks at all of its pages once more.
-    Checking,
-    /// It sleeps.
-    Idle,
+    /// It does what its plan says.
+    Running,
     /// It was asked to end.
     Stopping,
     /// It ended with code 0, and nothing was wrong with its memory.
@@ -29,14 +23,13 @@ pub enum State {
 #[derive(Clone, Debug)]
 pub struct Progress {
     state: State,
-    /// The last phase of its plan leads to sleep.
-    sleeps: bool,
     ready_after: Option<Duration>,
     figures: Figures,
     /// Operations that the present phase has reported so far.
     in_phase: u64,
     failure: Option<String>,
     done: Option<u8>,
+    was_killed: bool,
 }
 
 /// What a guest has counted.
@@ -48,25 +41,23 @@ pub struct Figures {
     pub verified: u64,
     /// Pages that held something else.
     pub errors: u64,
-    /// Operations a second, by the last report.
-    pub per_second: u64,
-    /// 99th percentile of an operation's time, by the last report.
-    pub p99_ns: u64,
-    /// All pages were looked at after the work.
+    /// The longest that a visit of one page took.
+    pub stall_max_ns: u64,
+    /// What it kept to the end was looked at once more.
     pub checked: bool,
 }
 
 impl Progress {
-    /// A guest that was just started. `sleeps`: when its work is done it waits to be stopped.
-    pub fn new(sleeps: bool) -> Self {
+    /// A guest that was just started.
+    pub fn new() -> Self {
         Self {
             state: State::Starting,
-            sleeps,
             ready_after: None,
             figures: Figures::default(),
             in_phase: 0,
             failure: None,
             done: None,
+            was_killed: false,
         }
     }
 
@@ -85,6 +76,11 @@ impl Progress {
         self.ready_after
     }
 
+    /// Whether something else than its own end or our wish ended its process.
+    pub fn was_killed(&self) -> bool {
+        self.was_killed
+    }
+
     /// Whether it is over.
     pub fn has_ended(&self) -> bool {
         matches!(self.state, State::Verified | State::Failed(_))
@@ -95,7 +91,7 @@ impl Progress {
         match Line::parse(line) {
             Line::Ready => {
                 self.ready_after.get_or_insert(after);
-                self.go(State::Filling);
+                self.go(State::Running);
             }
             Line::Report(report) => self.on_report(&report),
             Line::Corrupt => self.figures.errors += 1,
@@ -117,20 +113,8 @@ impl Progress {
         if report.phase != "fill" {
             self.figures.verified += new;
         }
-        if report.phase == "visit" {
-            self.figures.per_second = report.operations_per_second;
-            self.figures.p99_ns = report.p99_ns;
-        }
-        match (report.phase, is_total) {
-            ("fill", true) | ("visit", false) => self.go(State::Working),
-            ("visit", true) if self.sleeps => {
-                self.figures.per_second = 0;
-                self.go(State::Idle);
-            }
-            ("visit", true) => self.go(State::Checking),
-            ("check", true) => self.figures.checked = true,
-            _ => {}
-        }
+        self.figures.stall_max_ns = self.figures.stall_max_ns.max(report.max_ns);
+        self.figures.checked |= is_total && report.phase == "check" && self.state == State::Stopping;
     }
 
     /// It was asked to end.
@@ -150,7 +134,7 @@ impl Progress {
         if self.has_ended() {
             return;
         }
-        self.figures.per_second = 0;
+        self.was_killed = matches!(gone, Gone::Signal(_)) && !killed;
         self.state = match self.fault(gone, complaint, killed) {
             None => State::Verified,
             Some(reason) => State::Failed(reason),
@@ -193,8 +177,8 @@ mod tests {
         )
     }
 
-    fn after(sleeps: bool, lines: &[&str]) -> Progress {
-        let mut guest = Progress::new(sleeps);
+    fn after(lines: &[&str]) -> Progress {
+        let mut guest = Progress::new();
         for (second, line) in (1..).zip(lines) {
             guest.on_line(line, Duration::from_secs(second));
         }
@@ -203,39 +187,39 @@ mod tests {
 
     /// A guest that did all it should.
     fn good() -> Progress {
-        let (fill, visit) = (report("fill", "total", 10), report("visit", "interval", 100));
-        let (total, check) = (report("visit", "total", 150), report("check", "total", 10));
-        after(false, &["napa guest", "READY cpus=1", &fill, &visit, &visit, &total, &check, "DONE code=0"])
+        let (fill, work) = (report("fill", "total", 10), report("work", "interval", 100));
+        let (total, check) = (report("work", "total", 150), report("check", "total", 10));
+        let mut guest = after(&["napa guest", "READY cpus=1", &fill, &work, &total, &fill, &check]);
+        guest.on_stop_request();
+        guest.on_line(&check, Duration::from_secs(9));
+        guest.on_line("DONE code=0", Duration::from_secs(9));
+        guest
     }
 
     #[test]
     fn operations_are_counted_once() {
-        let (fill, visit) = (report("fill", "total", 10), report("visit", "interval", 100));
-        let guest = after(false, &["READY", &fill, &visit]);
+        let (fill, work) = (report("fill", "total", 10), report("work", "interval", 100));
+        let guest = after(&["READY", &fill, &work]);
         assert_eq!((guest.figures.operations, guest.figures.verified), (110, 100));
-        assert_eq!(good().figures.verified, 210);
+        assert_eq!(good().figures.verified, 170);
+        assert_eq!(good().figures.stall_max_ns, 10);
         assert!(good().figures.checked);
         assert_eq!(good().ready_after(), Some(Duration::from_secs(2)));
     }
 
     #[test]
-    fn the_state_follows_the_phases() {
-        let (fill, visit, total) =
-            (report("fill", "total", 1), report("visit", "interval", 1), report("visit", "total", 1));
-        let lines = ["READY", &fill, &visit, &total];
-        let expected = [State::Filling, State::Working, State::Working, State::Checking];
-        for (count, expected) in (1..).zip(&expected) {
-            assert_eq!(after(false, &lines[..count]).state(), expected);
-        }
-        assert_eq!(after(true, &lines).state(), &State::Idle);
-        assert_eq!(after(true, &[]).state(), &State::Starting);
+    fn only_the_last_check_is_one_of_all_that_is_kept() {
+        let check = report("check", "total", 10);
+        assert!(!after(&["READY", &check]).figures.checked);
     }
 
     #[test]
     fn a_guest_that_was_asked_to_stop_stays_so() {
-        let mut guest = after(false, &["READY"]);
+        let mut guest = after(&[]);
+        assert_eq!(guest.state(), &State::Starting);
         guest.on_stop_request();
-        guest.on_line(&report("visit", "total", 1), Duration::ZERO);
+        guest.on_line("READY", Duration::ZERO);
+        guest.on_line(&report("work", "total", 1), Duration::ZERO);
         assert_eq!(guest.state(), &State::Stopping);
         assert_eq!(guest.figures.verified, 1);
     }
@@ -252,13 +236,17 @@ mod tests {
                 State::Failed(reason) => assert!(reason.contains(expected), "{reason}"),
                 state => panic!("{state:?}"),
             };
-        let said = "napa: zipf-2: a vCPU met a triple fault";
+        let said = "napa: guest-2: a vCPU met a triple fault";
         failed(good(), Gone::Code(82), Some(said), false, "triple fault");
         failed(good(), Gone::Code(7), None, false, "exit code 7");
         failed(good(), Gone::Signal(11), None, false, "signal 11");
+        let (mut fell, mut hung) = (good(), good());
+        fell.on_end(Gone::Signal(9), None, false);
+        hung.on_end(Gone::Signal(9), None, true);
+        assert_eq!((fell.was_killed(), hung.was_killed()), (true, false));
         failed(good(), Gone::Signal(9), None, true, "did not stop in time");
-        failed(after(false, &["READY"]), Gone::Code(0), None, false, "without saying");
-        failed(after(false, &["READY", "DONE code=0"]), Gone::Code(0), None, false, "before it had verified");
+        failed(after(&["READY"]), Gone::Code(0), None, false, "without saying");
+        failed(after(&["READY", "DONE code=0"]), Gone::Code(0), None, false, "before it had verified");
         let mut corrupt = good();
         corrupt.on_line("CORRUPT address=0x0", Duration::ZERO);
         failed(corrupt, Gone::Code(3), Some("napa: exit code 3"), false, "1 pages were not as written");

@@ -1,29 +1,46 @@
-//! Which guests a fleet has: sizes and workloads, as a function of what was asked for and of the host.
+//! Which guests a fleet has, how much memory they may hold together, and what they do when. A function of what was asked
+//! for and of the host.
+//!
+//! ```text
+//!  held by all    idle    working      spike of all at once     idle
+//!  of the budget  15 %    60 % (±half) 140 %, or 90 % without   15 %
+//!                                      swap to put it in
+//! ```
 
-use napa_units::Bytes;
+use std::fmt;
 
-/// Guests on a host of one CPU, unless told otherwise: more than it can run at once.
-const GUESTS_PER_CPU: u32 = 4;
+use napa_units::{Bytes, PAGE_SIZE};
+
+/// Guests for each CPU, unless told otherwise: far more than it can run at once.
+const GUESTS_PER_CPU: u32 = 8;
 /// More guests than fit a terminal show nothing new.
 const GUESTS_DEFAULT_MAX: u32 = 24;
-/// Memory of a guest on average, unless told otherwise.
-const GUEST_MEMORY_DEFAULT: Bytes = Bytes::mib(128);
 /// A guest needs room for its program and for the record of what its pages hold.
-const GUEST_MEMORY_MIN: Bytes = Bytes::mib(16);
+const GUEST_MEMORY_MIN: Bytes = Bytes::mib(32);
 /// Guests come in sizes that are multiples of this.
 const GUEST_MEMORY_STEP: Bytes = Bytes::mib(2);
-/// Part of the host's available memory that a fleet takes by itself, and at most when told to.
-const SHARE_DEFAULT: (u64, u64) = (1, 4);
-const SHARE_MAX: (u64, u64) = (3, 4);
+/// The budget of a guest, at least: its process and its kernel's part are in there too.
+const SHARE_MIN: Bytes = Bytes::mib(8);
+/// What the limits come to, at least, unless told otherwise, in budgets.
+const OVERCOMMIT: u64 = 4;
+/// The part of the host's available memory that is the budget by default, and at most.
+const BUDGET_DEFAULT: (u64, u64) = (1, 4);
+const BUDGET_MAX: (u64, u64) = (3, 4);
+/// The part of its memory that a guest can fill, in percent: some it needs itself.
+const FILLED_MAX: u64 = 80;
+/// Guests between two reports of each that a host takes easily, in a second.
+const REPORTS_PER_SECOND: u64 = 10;
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wish {
     /// Number of guests.
     pub guests: Option<u32>,
-    /// Guest memory of all together.
+    /// Guest memory of each: its limit.
     pub memory: Option<Bytes>,
-    /// How long the guests work, in seconds; at least one.
+    /// RAM that all of them together may hold.
+    pub budget: Option<Bytes>,
+    /// How long the phases take together, in seconds.
     pub duration_s: u32,
 }
 
@@ -34,6 +51,8 @@ pub struct Host {
     pub cpus: u32,
     /// Memory that can be had without swapping.
     pub available: Bytes,
+    /// There is, or will be, swap for what does not fit the budget.
+    pub has_swap: bool,
 }
 
 /// A fleet.
@@ -41,8 +60,33 @@ pub struct Host {
 pub struct Plan {
     /// Its guests, in the order in which they start.
     pub guests: Vec<GuestPlan>,
-    /// When guests that do not end by themselves are asked to, in seconds from the start.
-    pub duration_s: u32,
+    /// RAM that they may hold together.
+    pub budget: Bytes,
+    /// What they do, in order.
+    pub phases: [Phase; PHASES],
+}
+
+/// How many phases there are.
+pub const PHASES: usize = 4;
+
+/// What all guests do for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Phase {
+    /// What.
+    pub activity: Activity,
+    /// For how long, in seconds; at least one.
+    pub seconds: u32,
+}
+
+/// What guests do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// They hold little and sleep.
+    Idle,
+    /// They hold what they usually need, some more than others, and work on half of it.
+    Working,
+    /// All need much more at the same time.
+    Spike,
 }
 
 /// One guest.
@@ -52,38 +96,47 @@ pub struct GuestPlan {
     pub name: String,
     /// Guest memory.
     pub memory: Bytes,
-    /// vCPUs.
-    pub cpus: u32,
-    /// The workload, for people.
-    pub workload: String,
-    /// The guest's command line.
-    pub cmdline: String,
-    /// It stops working by itself, looks at all of its pages once more and ends.
-    pub ends_by_itself: bool,
+    /// What it holds in each phase, and visits of that.
+    pub steps: [Step; PHASES],
+}
+
+/// What a guest does in a phase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Memory that it holds.
+    pub held: Bytes,
+    /// Memory of that which it visits; none: it sleeps.
+    pub hot: Bytes,
 }
 
 /// Why there is no fleet.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// Less memory than the guests need.
-    #[error(
-        "--memory {memory} is too little for {guests} guests: {needed} is the least, or ask for fewer --guests"
-    )]
-    TooLittle {
+    /// Guests that are too small to run.
+    #[error("--memory {memory} is too little for a guest: {GUEST_MEMORY_MIN} is the least")]
+    GuestTooSmall {
         /// What was asked for.
         memory: Bytes,
+    },
+    /// A budget that guests cannot live in.
+    #[error(
+        "--budget {budget} is too little for {guests} guests: {needed} is the least, or ask for fewer --guests"
+    )]
+    BudgetTooSmall {
+        /// What was asked for, or what the host has.
+        budget: Bytes,
         /// How many guests.
         guests: u32,
         /// What they need.
         needed: Bytes,
     },
-    /// More memory than the host can give without harm to others.
+    /// More than the host can give without harm to others.
     #[error(
-        "--memory {memory} is more than three quarters of what this host has available ({available} MiB): ask for {most}M or less"
+        "--budget {budget} is more than three quarters of what this host has available ({available} MiB): ask for {most}M or less"
     )]
-    TooMuch {
+    BudgetTooLarge {
         /// What was asked for.
-        memory: Bytes,
+        budget: Bytes,
         /// What is available, in MiB.
         available: u64,
         /// The most that would be taken, in MiB.
@@ -91,7 +144,7 @@ pub enum PlanError {
     },
     /// The host is too small for the guests.
     #[error(
-        "this host has {available} MiB available, too little for {guests} guests: ask for fewer --guests, or end other programs"
+        "this host has {available} MiB available, and a quarter of that is too little for {guests} guests: ask for fewer --guests, or end other programs"
     )]
     HostTooSmall {
         /// What is available, in MiB.
@@ -101,117 +154,130 @@ pub enum PlanError {
     },
 }
 
+impl fmt::Display for Activity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Idle => "idle",
+            Self::Working => "working",
+            Self::Spike => "spike",
+        })
+    }
+}
+
+impl Plan {
+    /// The sum of the guests' limits.
+    pub fn limits(&self) -> Bytes {
+        Bytes(self.guests.iter().map(|guest| guest.memory.0).sum())
+    }
+
+    /// The most that the guests come to hold, each at its worst.
+    pub fn touched_max(&self) -> Bytes {
+        let most = |guest: &GuestPlan| guest.steps.iter().map(|step| step.held.0).max().unwrap_or(0);
+        Bytes(self.guests.iter().map(most).sum())
+    }
+
+    /// How long the phases take together, in seconds.
+    pub fn duration_s(&self) -> u32 {
+        self.phases.iter().map(|phase| phase.seconds).sum()
+    }
+
+    /// Which phase it is, so many seconds after the start; the last one does not end by itself.
+    pub fn phase_at(&self, second: u64) -> usize {
+        let ends = self.phases.iter().scan(0, |end, phase| {
+            *end += u64::from(phase.seconds);
+            Some(*end)
+        });
+        ends.take(PHASES - 1).filter(|&end| end <= second).count()
+    }
+
+    /// The command line of a guest that starts so many seconds after the first one: its phases end with those of the
+    /// others. Equal pages are there to be found: a quarter of what each holds.
+    pub fn cmdline(&self, guest: &GuestPlan, started_s: u32) -> String {
+        let mut late = started_s;
+        let step = |(index, step): (usize, &Step)| {
+            let seconds = self.phases[index].seconds;
+            let left = seconds.saturating_sub(late).max(1);
+            late -= late.min(seconds - 1);
+            let time = if index == PHASES - 1 { 0 } else { left };
+            let hot = if step.hot.0 == 0 { String::new() } else { format!("/{}", step.hot) };
+            format!("{}/{time}{hot}", step.held)
+        };
+        let steps: Vec<String> = guest.steps.iter().enumerate().map(step).collect();
+        let guests = self.guests.len() as u64;
+        // Many guests say less each, and work less each: the CPUs are for the memory.
+        let (report, pause) = ((guests / REPORTS_PER_SECOND).max(1), (guests * 5 / 2).clamp(50, 3000));
+        format!(
+            "workload=phases:{} balloon=on report={report} pause={pause} seed=1 common=25",
+            steps.join(",")
+        )
+    }
+}
+
 /// Plans a fleet.
 ///
 /// # Errors
-/// The guests do not fit the memory, or the memory not the host.
+/// The guests do not fit the budget, or the budget not the host.
 pub fn plan(wish: Wish, host: Host) -> Result<Plan, PlanError> {
     let guests = wish.guests.unwrap_or_else(|| default_guests(host));
+    let budget = budget(wish, guests, host)?;
     let memory = match wish.memory {
-        Some(memory) => wished_memory(memory, guests, host)?,
-        None => default_memory(guests, host)?,
+        Some(memory) if memory < GUEST_MEMORY_MIN => return Err(PlanError::GuestTooSmall { memory }),
+        Some(memory) => memory,
+        None => {
+            let each = (budget.0 * OVERCOMMIT).div_ceil(u64::from(guests));
+            Bytes(each.next_multiple_of(GUEST_MEMORY_STEP.0)).max(GUEST_MEMORY_MIN)
+        }
     };
-    let weights: Vec<u64> = kinds(guests).map(|kind| kind.weight).collect();
-    let sizes = sizes(memory, &weights);
-    let guests = (1..=guests).zip(kinds(guests)).zip(sizes);
-    let guests =
-        guests.map(|((number, kind), size)| kind.guest(number, size, wish.duration_s, host)).collect();
-    Ok(Plan { guests, duration_s: wish.duration_s })
+    let share = Bytes(budget.0 / u64::from(guests));
+    let spike = if host.has_swap { 140 } else { 90 };
+    let guests = (1..=guests).map(|number| guest(number, memory, share, spike)).collect();
+    Ok(Plan { guests, budget, phases: phases(wish.duration_s) })
 }
 
 fn default_guests(host: Host) -> u32 {
-    let fit = share(host.available, SHARE_DEFAULT).0 / GUEST_MEMORY_MIN.0;
+    let fit = part(host.available, BUDGET_DEFAULT).0 / SHARE_MIN.0;
     (host.cpus * GUESTS_PER_CPU).min(GUESTS_DEFAULT_MAX).min(fit as u32).max(1)
 }
 
-fn default_memory(guests: u32, host: Host) -> Result<Bytes, PlanError> {
-    let memory = Bytes(u64::from(guests) * GUEST_MEMORY_DEFAULT.0).min(share(host.available, SHARE_DEFAULT));
-    if memory < least(guests) {
-        return Err(PlanError::HostTooSmall { available: host.available.0 >> 20, guests });
+fn budget(wish: Wish, guests: u32, host: Host) -> Result<Bytes, PlanError> {
+    let needed = Bytes(u64::from(guests) * SHARE_MIN.0);
+    let most = part(host.available, BUDGET_MAX);
+    match wish.budget {
+        Some(budget) if budget < needed => Err(PlanError::BudgetTooSmall { budget, guests, needed }),
+        Some(budget) if budget > most => {
+            Err(PlanError::BudgetTooLarge { budget, available: host.available.0 >> 20, most: most.0 >> 20 })
+        }
+        Some(budget) => Ok(budget),
+        None => {
+            let budget = part(host.available, BUDGET_DEFAULT);
+            let too_small = PlanError::HostTooSmall { available: host.available.0 >> 20, guests };
+            if budget < needed { Err(too_small) } else { Ok(Bytes(budget.0 & !((1 << 20) - 1))) }
+        }
     }
-    Ok(memory)
 }
 
-fn wished_memory(memory: Bytes, guests: u32, host: Host) -> Result<Bytes, PlanError> {
-    let most = share(host.available, SHARE_MAX);
-    if memory < least(guests) {
-        return Err(PlanError::TooLittle { memory, guests, needed: least(guests) });
-    }
-    if memory > most {
-        return Err(PlanError::TooMuch { memory, available: host.available.0 >> 20, most: most.0 >> 20 });
-    }
-    Ok(memory)
-}
-
-fn least(guests: u32) -> Bytes {
-    Bytes(u64::from(guests) * GUEST_MEMORY_MIN.0)
-}
-
-fn share(bytes: Bytes, (numerator, denominator): (u64, u64)) -> Bytes {
+fn part(bytes: Bytes, (numerator, denominator): (u64, u64)) -> Bytes {
     Bytes(bytes.0 / denominator * numerator)
 }
 
-/// Shares `memory` out by weight, in whole steps; nobody gets less than the least.
-fn sizes(memory: Bytes, weights: &[u64]) -> Vec<Bytes> {
-    let to_share = memory.0 - least(weights.len() as u32).0;
-    let sum: u64 = weights.iter().sum();
-    let size = |weight: &u64| {
-        let more = (u128::from(to_share) * u128::from(*weight) / u128::from(sum)) as u64;
-        Bytes(GUEST_MEMORY_MIN.0 + more / GUEST_MEMORY_STEP.0 * GUEST_MEMORY_STEP.0)
+fn phases(duration_s: u32) -> [Phase; PHASES] {
+    let part = |percent: u32| (duration_s * percent / 100).max(1);
+    [(Activity::Idle, 15), (Activity::Working, 35), (Activity::Spike, 30), (Activity::Idle, 20)]
+        .map(|(activity, percent)| Phase { activity, seconds: part(percent) })
+}
+
+fn guest(number: u32, memory: Bytes, share: Bytes, spike: u64) -> GuestPlan {
+    // Of three guests one works on little, one on what is its part, one on more.
+    let working = [30, 60, 90][number as usize % 3];
+    let step = |held: u64, hot: u64| {
+        let percent = |bytes: u64, percent: u64| bytes / 100 * percent / PAGE_SIZE * PAGE_SIZE;
+        let held = percent(share.0, held).min(percent(memory.0, FILLED_MAX)).max(PAGE_SIZE);
+        Step { held: Bytes(held), hot: Bytes(percent(held, hot)) }
     };
-    weights.iter().map(size).collect()
-}
-
-/// A kind of guest: what it does, and how large it is among its like.
-#[derive(Clone, Copy)]
-struct Kind {
-    name: &'static str,
-    /// Share of the fleet's memory.
-    weight: u64,
-    /// Part of the guest's memory that it works on, in percent.
-    working_set: u64,
-    cpus: u32,
-    work: Work,
-}
-
-#[derive(Clone, Copy)]
-enum Work {
-    /// `NAME:SIZE`, then more values.
-    Timed(&'static str),
-    /// Fills its pages, reads them, and sleeps.
-    ThenIdle,
-}
-
-/// The mix: random visits, few hot pages, a stream, reads only, and one that does nothing for most of the time.
-const KINDS: [Kind; 5] = [
-    Kind { name: "verify", weight: 3, working_set: 75, cpus: 1, work: Work::Timed("") },
-    Kind { name: "zipf", weight: 4, working_set: 75, cpus: 2, work: Work::Timed(",0.99") },
-    Kind { name: "sweep", weight: 2, working_set: 50, cpus: 1, work: Work::Timed("") },
-    Kind { name: "touch", weight: 1, working_set: 75, cpus: 1, work: Work::Timed("") },
-    Kind { name: "idle", weight: 2, working_set: 25, cpus: 1, work: Work::ThenIdle },
-];
-
-fn kinds(guests: u32) -> impl Iterator<Item = Kind> {
-    KINDS.into_iter().cycle().take(guests as usize)
-}
-
-impl Kind {
-    fn guest(self, number: u32, memory: Bytes, duration_s: u32, host: Host) -> GuestPlan {
-        let size = Bytes(memory.0 / 100 * self.working_set / 4096 * 4096);
-        let kib = Bytes::kib(size.0 >> 10);
-        let (work, ends_by_itself) = match self.work {
-            Work::Timed(more) => (format!("{}:{kib}{more},{duration_s}", self.name), true),
-            Work::ThenIdle => (format!("touch:{kib}+idle"), false),
-        };
-        GuestPlan {
-            name: format!("{}-{number}", self.name),
-            memory,
-            cpus: self.cpus.min(host.cpus).max(1),
-            workload: format!("{} {}", self.name, crate::figures::size(size)),
-            // The same page holds other bytes in each guest.
-            cmdline: format!("workload={work} seed={number}"),
-            ends_by_itself,
-        }
+    GuestPlan {
+        name: format!("guest-{number}"),
+        memory,
+        steps: [step(15, 0), step(working, 50), step(spike, 25), step(15, 0)],
     }
 }
 
@@ -221,84 +287,87 @@ mod tests {
 
     use super::*;
 
-    const HOST: Host = Host { cpus: 2, available: Bytes::gib(8) };
-    const WISH: Wish = Wish { guests: None, memory: None, duration_s: 20 };
-
-    fn total(plan: &Plan) -> Bytes {
-        Bytes(plan.guests.iter().map(|guest| guest.memory.0).sum())
-    }
+    const HOST: Host = Host { cpus: 2, available: Bytes::gib(8), has_swap: true };
+    const WISH: Wish = Wish { guests: None, memory: None, budget: None, duration_s: 20 };
 
     #[test]
-    fn two_cpus_get_eight_guests_of_all_kinds() {
+    fn limits_come_to_four_budgets_by_default() {
         let plan = plan(WISH, HOST).unwrap();
-        let names: Vec<&str> = plan.guests.iter().map(|guest| guest.name.as_str()).collect();
-        let expected =
-            ["verify-1", "zipf-2", "sweep-3", "touch-4", "idle-5", "verify-6", "zipf-7", "sweep-8"];
-        assert_eq!(names, expected);
-        assert!(total(&plan) <= Bytes::gib(1) && total(&plan) > Bytes::mib(1000), "{:?}", total(&plan));
+        assert_eq!((plan.guests.len(), plan.budget), (16, Bytes::gib(2)));
+        assert_eq!(plan.limits(), Bytes::gib(8));
+        assert_eq!(plan.duration_s(), 20);
     }
 
     #[test]
-    fn command_lines_name_work_size_and_time() {
-        let wish = Wish { guests: Some(5), memory: Some(Bytes::mib(80)), duration_s: 7 };
+    fn a_guest_that_starts_late_keeps_up_with_the_others() {
+        let wish = Wish {
+            guests: Some(2),
+            memory: Some(Bytes::mib(64)),
+            budget: Some(Bytes::mib(40)),
+            duration_s: 20,
+        };
         let plan = plan(wish, HOST).unwrap();
-        let lines: Vec<&str> = plan.guests.iter().map(|guest| guest.cmdline.as_str()).collect();
-        let expected = [
-            "workload=verify:12284K,7 seed=1",
-            "workload=zipf:12284K,0.99,7 seed=2",
-            "workload=sweep:8188K,7 seed=3",
-            "workload=touch:12284K,7 seed=4",
-            "workload=touch:4092K+idle seed=5",
-        ];
-        assert_eq!(lines, expected);
-        assert_eq!(plan.guests.iter().filter(|guest| !guest.ends_by_itself).count(), 1);
+        for (started_s, expected) in [
+            (0, "workload=phases:3068K/3,18428K/7/9212K,28668K/6/7164K,3068K/0"),
+            (2, "workload=phases:3068K/1,18428K/7/9212K,28668K/6/7164K,3068K/0"),
+            (5, "workload=phases:3068K/1,18428K/4/9212K,28668K/6/7164K,3068K/0"),
+        ] {
+            let line = plan.cmdline(&plan.guests[1], started_s);
+            assert!(line.starts_with(expected), "{line}");
+        }
+    }
+
+    #[test]
+    fn phases_follow_each_other_and_the_last_one_stays() {
+        let plan = plan(WISH, HOST).unwrap();
+        let at = |second| plan.phase_at(second);
+        assert_eq!([0, 2, 3, 9, 10, 15, 16, 1000].map(at), [0, 0, 1, 1, 2, 2, 3, 3]);
     }
 
     #[test]
     fn what_does_not_fit_is_refused_with_a_way_out() {
-        for (guests, memory, host, expected) in [
+        for (guests, memory, budget, available, expected) in [
+            (Some(8), None, Some(40), 8192, "--budget 40M is too little for 8 guests: 64M is the least"),
+            (None, Some(16), None, 8192, "--memory 16M is too little for a guest: 32M is the least"),
+            (None, None, Some(7000), 8192, "(8192 MiB): ask for 6144M or less"),
             (
-                Some(8),
-                Some(Bytes::mib(100)),
-                HOST,
-                "--memory 100M is too little for 8 guests: 128M is the least",
-            ),
-            (
-                None,
-                Some(Bytes::gib(7)),
-                HOST,
-                "more than three quarters of what this host has available (8192 MiB): ask for 6144M or less",
-            ),
-            (Some(1000), None, HOST, "8192 MiB available, too little for 1000 guests"),
-            (
+                Some(1000),
                 None,
                 None,
-                Host { cpus: 64, available: Bytes::mib(40) },
-                "40 MiB available, too little for 1 guests",
+                8192,
+                "8192 MiB available, and a quarter of that is too little for 1000 guests",
             ),
         ] {
-            let error = plan(Wish { guests, memory, ..WISH }, host).unwrap_err().to_string();
+            let wish =
+                Wish { guests, memory: memory.map(Bytes::mib), budget: budget.map(Bytes::mib), ..WISH };
+            let host = Host { available: Bytes::mib(available), ..HOST };
+            let error = plan(wish, host).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }
 
     proptest! {
         #[test]
-        fn a_fleet_fits_what_it_may_have(
-            cpus in 1_u32..256, available_mib in 64_u64..(1 << 20), guests in prop::option::of(1_u32..200),
-            memory_mib in prop::option::of(1_u64..(1 << 20)), duration_s in 1_u32..1000,
+        fn a_fleet_can_do_what_it_is_told(
+            cpus in 1_u32..256, available_mib in 64_u64..(1 << 20), guests in prop::option::of(1_u32..2000),
+            memory_mib in prop::option::of(1_u64..(1 << 16)), budget_mib in prop::option::of(1_u64..(1 << 20)),
+            duration_s in 1_u32..1000, has_swap: bool, started_s in 0_u32..2000,
         ) {
-            let host = Host { cpus, available: Bytes::mib(available_mib) };
-            let memory = memory_mib.map(Bytes::mib);
-            if let Ok(plan) = plan(Wish { guests, memory, duration_s }, host) {
-                let total = total(&plan);
-                prop_assert!(total <= memory.unwrap_or(Bytes(host.available.0 / 4)));
-                prop_assert!(total.0 <= host.available.0 / 4 * 3);
-                prop_assert!(guests.is_none_or(|guests| guests == plan.guests.len() as u32));
-                for guest in &plan.guests {
-                    prop_assert!(guest.memory >= GUEST_MEMORY_MIN && guest.cpus <= cpus);
+            let host = Host { cpus, available: Bytes::mib(available_mib), has_swap };
+            let wish =
+                Wish { guests, memory: memory_mib.map(Bytes::mib), budget: budget_mib.map(Bytes::mib), duration_s };
+            let Ok(plan) = plan(wish, host) else { return Ok(()) };
+            prop_assert!(plan.budget.0 <= host.available.0 / 4 * 3);
+            prop_assert!(memory_mib.is_some() || plan.limits().0 >= plan.budget.0 * OVERCOMMIT);
+            for guest in &plan.guests {
+                for step in guest.steps {
+                    prop_assert!(step.held.0 > 0 && step.hot <= step.held);
+                    prop_assert!(step.held.0 <= guest.memory.0 / 100 * 80);
                 }
+                prop_assert!(!plan.cmdline(guest, started_s).contains("/0,"));
             }
+            let held: u64 = plan.guests.iter().map(|guest| guest.steps[2].held.0).sum();
+            prop_assert!(has_swap || held <= plan.budget.0);
         }
     }
 }

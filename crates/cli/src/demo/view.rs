@@ -149,22 +149,32 @@ fn print(text: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use napa_api::host::Level;
     use napa_units::Bytes;
 
     use super::*;
     use crate::demo::guest::Figures;
+    use crate::demo::plan::Activity;
     use crate::demo::table::Row;
 
     fn picture(age_s: u64, state: State) -> Picture {
         let row = Row {
-            name: "zipf-1".into(),
-            workload: "zipf 1 MiB".into(),
+            name: "g-1".into(),
             memory: Bytes::mib(16),
             state,
             figures: Figures::default(),
-            resident: Bytes(0),
+            place: None,
         };
-        Picture { age: Duration::from_secs(age_s), duration: Duration::from_secs(20), rows: vec![row] }
+        Picture {
+            age: Duration::from_secs(age_s),
+            duration: Duration::from_secs(20),
+            activity: Activity::Idle,
+            budget: Bytes::mib(8),
+            held: Bytes(0),
+            level: Level::High,
+            rows: vec![row],
+            decisions: Vec::new(),
+        }
     }
 
     #[test]
@@ -180,7 +190,7 @@ mod tests {
         let failed = State::Failed("it ended with exit code 3".into());
         for (age_s, state, expected) in [
             (0, State::Starting, 1),
-            (1, State::Working, 0),
+            (1, State::Running, 0),
             (4, failed.clone(), 1),
             (5, failed.clone(), 1),
             (9, failed, 0),

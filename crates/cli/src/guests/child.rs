@@ -9,6 +9,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 
+use napa_api::config::ShareConfig;
 use napa_api::control::{Command as ControlCommand, Request};
 use napa_sys::host::{Device, Root};
 use napa_units::Bytes;
@@ -33,6 +34,8 @@ pub struct GuestWords<'a> {
     pub cpus: u32,
     /// The guest's command line.
     pub cmdline: &'a str,
+    /// How far its pages may be merged. `None`: as napa does by itself.
+    pub share: Option<&'a ShareConfig>,
 }
 
 /// A guest that was started. Dropping it kills the guest, if it still runs, and waits for its end.
@@ -82,6 +85,7 @@ impl GuestProcess {
             .arg0("napa")
             .args(["run", "--name", words.name, "--memory", &words.memory.to_string()])
             .args(["--cpus", &words.cpus.to_string(), "--cmdline", words.cmdline])
+            .args(words.share.into_iter().flat_map(|share| ["--share".to_owned(), share.to_string()]))
             .args(["--stop-timeout", ORPHAN_STOP_S, "--on-reboot", "exit", "--api-socket"])
             .arg(&socket)
             .stdin(Stdio::null())
@@ -107,6 +111,11 @@ impl GuestProcess {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its control socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// The pipes to wait for.
@@ -141,9 +150,10 @@ impl GuestProcess {
         self.gone
     }
 
-    /// Asks the guest to end in order. One that cannot be asked is left to [`GuestProcess::kill`].
-    pub fn ask_to_stop(&self) {
-        let request = Request { id: None, command: ControlCommand::Stop { timeout_s: None } };
+    /// Asks the guest to end in order, and its VM to end it hard after so many seconds. One that cannot be asked is left to
+    /// [`GuestProcess::kill`].
+    pub fn ask_to_stop(&self, timeout_s: u32) {
+        let request = Request { id: None, command: ControlCommand::Stop { timeout_s: Some(timeout_s) } };
         let sent = UnixStream::connect(&self.socket).and_then(|mut stream| {
             stream.set_nonblocking(true)?;
             stream.write_all(&request.encode())

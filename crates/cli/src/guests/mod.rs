@@ -11,4 +11,4 @@ mod usage;
 pub use child::{Gone, GuestProcess, GuestWords, SELF, end_with_parent, require_kvm};
 pub use line::{Line, Part, Report};
 pub use reader::LineReader;
-pub use usage::{Footprint, cpu_time, guest_ram, resident};
+pub use usage::{Footprint, cpu_time, guest_ram};
