@@ -11,11 +11,11 @@ use napa_api::host::{Decided, Direction, HostReport, Level, VmMemoryRow};
 use napa_host::tick::{Settings, Subject, Tick, Ticker};
 use napa_policy::Kind;
 use napa_sys::host::{Root, Swap};
-use napa_sys::ksm::{Registry, strangers};
+use napa_sys::ksm::{Departure, Domain, Member, Registry, strangers};
 use napa_sys::swap::SwapFile;
 use napa_units::Bytes;
 
-/// The trust domain of the fleet: its guests may share pages with each other.
+/// The name of the fleet's trust domain.
 const DOMAIN: &str = "napa-demo";
 /// Decisions that are remembered for a picture.
 const DECISIONS_MAX: usize = 64;
@@ -129,12 +129,36 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How far the guests' pages may be merged: in a trust domain of their own where this user may switch that on and nobody
-/// would be drawn into it. `None`: as napa does by itself.
-pub fn sharing() -> Option<ShareConfig> {
-    let root = Root::system();
-    let is_possible = Registry::open(&root).is_ok() && strangers(&root).is_empty();
-    is_possible.then(|| ShareConfig::Domain(DOMAIN.into()))
+/// The trust domain of the fleet, in which its guests may share pages with each other. It is left with this.
+pub struct OwnDomain(Registry);
+
+impl OwnDomain {
+    /// Joins it, so that nobody comes between the guests. `None`: this user may not merge pages, somebody else shares
+    /// pages of the host, or would be drawn into it.
+    pub fn join() -> Option<Self> {
+        let root = Root::system();
+        let mut registry = Registry::open(&root).ok()?;
+        if !strangers(&root).is_empty() {
+            return None;
+        }
+        let member = Member { pid: std::process::id(), name: DOMAIN.into() };
+        registry.join(&Domain::Named(DOMAIN.into()), &member).ok()?;
+        Some(Self(registry))
+    }
+
+    /// What the guests are told.
+    pub fn share() -> ShareConfig {
+        ShareConfig::Domain(DOMAIN.into())
+    }
+}
+
+impl Drop for OwnDomain {
+    fn drop(&mut self) {
+        // None of this process's own pages was ever mergeable.
+        if let Err(error) = self.0.leave(Departure::Unmerged) {
+            crate::output::warn(format_args!("{error}"));
+        }
+    }
 }
 
 /// Swap of the demonstration's own. It is removed with this.

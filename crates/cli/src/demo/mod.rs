@@ -33,7 +33,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use self::fleet::Fleet;
-use self::keeper::{Keeper, OwnSwap};
+use self::keeper::{Keeper, OwnDomain, OwnSwap};
 use self::plan::{Host, Plan, Wish};
 use self::table::{Picture, Row};
 use self::verdict::{Evidence, Verdict};
@@ -81,7 +81,8 @@ pub fn demo(arguments: &DemoArgs) -> Result<ExitCode, Error> {
     let failed = |what: &str, error: std::io::Error| Error::failure(format!("cannot start {what}: {error}"));
     let keeper = Keeper::start(plan.budget, arguments.policy).map_err(|error| failed("deciding", error))?;
     let witness = Witness::start(plan.budget).map_err(|error| failed("to look on", error))?;
-    let fleet = Fleet::new(plan, keeper::sharing(), folder.path());
+    let domain = OwnDomain::join();
+    let fleet = Fleet::new(plan, domain.as_ref().map(|_| OwnDomain::share()), folder.path());
     let demonstration =
         Demonstration { fleet, keeper, witness, view, signals, ends_asked: 0, policy: arguments.policy };
     let verdict = demonstration.run(&swap)?;
