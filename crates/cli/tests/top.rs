@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -47,42 +47,65 @@ fn report(number: u64, vms: u64) -> HostReport {
     }
 }
 
-/// A daemon that answers every question with the next report. It ends with the value.
+/// A daemon that gives the next report to all who ask or follow. It ends with the value.
 struct Daemon {
     socket: PathBuf,
     is_over: Arc<AtomicBool>,
-    answered: Arc<AtomicU64>,
-    thread: Option<JoinHandle<()>>,
+    threads: Option<JoinHandle<()>>,
 }
 
 impl Daemon {
     fn new(socket: &Path, vms: u64) -> Self {
         let listener = UnixListener::bind(socket).unwrap();
-        let (is_over, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (over, count) = (is_over.clone(), answered.clone());
-        let thread = std::thread::spawn(move || {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (over, number) = (is_over.clone(), Arc::new(AtomicU64::new(0)));
+        let threads = std::thread::spawn(move || {
+            let mut clients = Vec::new();
             while let Ok((stream, _)) = listener.accept() {
                 if over.load(Ordering::SeqCst) {
-                    return;
+                    break;
                 }
-                let request = BufReader::new(&stream).lines().map_while(Result::ok);
-                let first = request.take_while(|line| !line.is_empty()).next();
-                assert_eq!(first.as_deref(), Some("GET /v1/host HTTP/1.0"));
-                let body = serde_json::to_string(&report(count.fetch_add(1, Ordering::SeqCst), vms)).unwrap();
-                let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
-                // Somebody who has gone away has had enough.
-                let _ = (&stream).write_all((head + &body).as_bytes());
+                let (over, number) = (over.clone(), number.clone());
+                clients.push(std::thread::spawn(move || {
+                    // Somebody who has gone away has had enough.
+                    let _ = answer(&stream, &over, || report(number.fetch_add(1, Ordering::SeqCst), vms));
+                }));
             }
+            clients.into_iter().for_each(|client| client.join().unwrap());
         });
-        Self { socket: socket.to_owned(), is_over, answered, thread: Some(thread) }
+        Self { socket: socket.to_owned(), is_over, threads: Some(threads) }
+    }
+}
+
+/// Answers one request: with a report, or with a stream of them.
+fn answer(mut stream: &UnixStream, over: &AtomicBool, next: impl Fn() -> HostReport) -> std::io::Result<()> {
+    let request = BufReader::new(stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
+    let lines: Vec<String> = request.collect();
+    let json = || serde_json::to_string(&next()).unwrap();
+    match lines[0].as_str() {
+        "GET /v1/host HTTP/1.1" => {
+            let body = json();
+            let head =
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            stream.write_all((head + &body).as_bytes())
+        }
+        "GET /v1/events HTTP/1.1" => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")?;
+            while !over.load(Ordering::SeqCst) {
+                stream.write_all(format!("event: report\ndata: {}\n\n", json()).as_bytes())?;
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Ok(())
+        }
+        other => panic!("nobody asks for {other}"),
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::SeqCst);
-        drop(std::os::unix::net::UnixStream::connect(&self.socket));
-        let _ = self.thread.take().map(JoinHandle::join);
+        drop(UnixStream::connect(&self.socket));
+        let _ = self.threads.take().map(JoinHandle::join);
         let _ = std::fs::remove_file(&self.socket);
     }
 }
@@ -293,7 +316,7 @@ fn a_pipe_gets_one_report_and_programs_get_json() {
     }
     let json: HostReport =
         serde_json::from_slice(&napa(&["top", "--socket", socket, "--json"]).stdout).unwrap();
-    assert_eq!(json, report(daemon.answered.load(Ordering::SeqCst) - 1, 2));
+    assert_eq!(json, report(2, 2));
 }
 
 #[test]
@@ -322,6 +345,6 @@ fn without_a_daemon_the_line_says_how_to_start_one() {
         let output = napa(&[words, &["--socket", socket.to_str().unwrap()]].concat());
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{error}");
-        assert!(error.contains("start the daemon with 'napa host'"), "{error}");
+        assert!(error.contains("start one with 'napa host'"), "{error}");
     }
 }

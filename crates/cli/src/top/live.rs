@@ -1,24 +1,33 @@
 //! The live view: waits for keys, reports and signals, and draws.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::process::ExitCode;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use libc::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
 use napa_api::host::HostReport;
+use napa_host::client::Client;
 use napa_sys::signal::{SignalFd, stop_until_continued};
 use ratatui::crossterm::event::{self, Event, KeyEvent};
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::keys;
-use super::model::{Effect, Model};
-use super::source::{Source, SourceError};
+use super::model::{Effect, Link, Model};
+use super::source;
 use super::terminal::{Screen, is_foreground};
 use super::view::{self, Palette};
 use crate::error::Error;
 use crate::output::Style;
+
+/// The daemon looks at its host every second; one that says nothing for so long hangs.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// Time between two pictures when nothing happens: they say how long nothing has.
+const PICTURE_PERIOD_MAX: Duration = Duration::from_secs(1);
+/// Time until a daemon that is not there is looked for again.
+const RETRY_PERIOD: Duration = Duration::from_secs(1);
 
 /// What the view waits for.
 enum Message {
@@ -27,12 +36,12 @@ enum Message {
     Resized,
     /// The terminal gives no keys any more.
     Hung,
-    Answer(Box<Result<HostReport, SourceError>>),
+    Answer(Box<Result<HostReport, String>>),
     Signal(i32),
 }
 
 /// Shows reports until somebody ends it. `first` is the one to begin with.
-pub fn live(source: Source, interval: Duration, first: HostReport) -> Result<ExitCode, Error> {
+pub fn live(client: Client, first: HostReport) -> Result<ExitCode, Error> {
     let signals = SignalFd::new(&[SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT])
         .map_err(|error| Error::failure(format!("cannot wait for signals: {error}")))?;
     let refused = |error: io::Error| Error::failure(format!("the terminal cannot be used: {error}"));
@@ -40,9 +49,9 @@ pub fn live(source: Source, interval: Duration, first: HostReport) -> Result<Exi
     let screen = Screen::take().map_err(refused)?;
     spawn(sender.clone(), move |sender| send_signals(&signals, sender));
     spawn(sender.clone(), send_keys);
-    spawn(sender, move |sender| send_answers(&source, interval, sender));
+    spawn(sender, move |sender| send_answers(&client, sender));
     let palette = Palette { has_colours: Style::for_output().has_colours() };
-    let mut live = Live { model: Model::new(first, interval), screen, palette, start: Instant::now() };
+    let mut live = Live { model: Model::new(first), screen, palette, start: Instant::now() };
     live.run(&messages).map_err(refused)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -66,13 +75,25 @@ impl Live {
     fn run(&mut self, messages: &Receiver<Message>) -> io::Result<()> {
         loop {
             self.draw()?;
-            // Those who send live as long as this process.
-            let Ok(message) = messages.recv() else { return Ok(()) };
-            for message in std::iter::once(message).chain(messages.try_iter()) {
+            let message = match messages.recv_timeout(PICTURE_PERIOD_MAX) {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
+                // Those who send live as long as this process.
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            };
+            self.listen();
+            for message in message.into_iter().chain(messages.try_iter()) {
                 if self.take(message)? == Next::End {
                     return Ok(());
                 }
             }
+        }
+    }
+
+    /// Notices when the daemon says nothing, though the connection is there.
+    fn listen(&mut self) {
+        if self.model.silence(self.start.elapsed()) > SILENCE_MAX && *self.model.link() == Link::Up {
+            self.model.failed("the daemon says nothing; its log may tell why".into());
         }
     }
 
@@ -82,8 +103,8 @@ impl Live {
             Message::Resized => {}
             Message::Hung => return Ok(Next::End),
             Message::Answer(answer) => match *answer {
-                Ok(report) => self.model.answered(report),
-                Err(error) => self.model.failed(error.to_string(), self.start.elapsed()),
+                Ok(report) => self.model.answered(report, self.start.elapsed()),
+                Err(error) => self.model.failed(error),
             },
             Message::Signal(SIGTSTP) => self.suspend()?,
             Message::Signal(SIGCONT) => self.continued()?,
@@ -159,11 +180,16 @@ fn send_keys(sender: &Sender<Message>) {
     }
 }
 
-fn send_answers(source: &Source, interval: Duration, sender: &Sender<Message>) {
+fn send_answers(client: &Client, sender: &Sender<Message>) {
+    let send = |answer| match sender.send(Message::Answer(Box::new(answer))) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
+    };
     loop {
-        thread::sleep(interval);
-        if sender.send(Message::Answer(Box::new(source.report()))).is_err() {
+        let why = source::follow(client, send);
+        if send(Err(why)).is_break() {
             return;
         }
+        thread::sleep(RETRY_PERIOD);
     }
 }

@@ -18,7 +18,7 @@ const ZOOMS_S: [u64; 6] = [1, 2, 5, 10, 30, 60];
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Link {
     Up,
-    /// It has not answered since then, for this reason.
+    /// It has not answered since then, counted from the start, for this reason.
     Lost {
         since: Duration,
         why: String,
@@ -54,11 +54,12 @@ pub enum Effect {
 /// All that the picture is made of.
 #[derive(Debug)]
 pub struct Model {
-    interval: Duration,
     /// The report that is shown.
     report: HostReport,
     /// The time of the last report, shown or not.
     seen: Time,
+    /// When the last answer came, counted from the start.
+    answered_at: Duration,
     link: Link,
     /// The VMs of the report as they are sorted.
     order: Vec<usize>,
@@ -77,12 +78,12 @@ pub struct Model {
 }
 
 impl Model {
-    /// Starts with a first report; the next ones come every `interval`.
-    pub fn new(first: HostReport, interval: Duration) -> Self {
+    /// Starts with a first report.
+    pub fn new(first: HostReport) -> Self {
         let mut model = Self {
-            interval,
             report: first.clone(),
             seen: first.time,
+            answered_at: Duration::ZERO,
             link: Link::Up,
             order: Vec::new(),
             sort: Sort { column: Column::InRam, descending: true },
@@ -101,9 +102,10 @@ impl Model {
         model
     }
 
-    /// Takes a report.
-    pub fn answered(&mut self, report: HostReport) {
+    /// Takes a report, `now` after the start.
+    pub fn answered(&mut self, report: HostReport, now: Duration) {
         self.link = Link::Up;
+        self.answered_at = now;
         // The daemon gives the same one until it has looked again.
         if report.time != self.seen {
             self.seen = report.time;
@@ -114,13 +116,14 @@ impl Model {
         }
     }
 
-    /// Keeps the last picture: there was no answer, `now` after the start.
-    pub fn failed(&mut self, why: String, now: Duration) {
-        let since = match &self.link {
-            Link::Up => now,
-            Link::Lost { since, .. } => *since,
-        };
-        self.link = Link::Lost { since, why };
+    /// Keeps the last picture: there was no answer.
+    pub fn failed(&mut self, why: String) {
+        self.link = Link::Lost { since: self.answered_at, why };
+    }
+
+    /// How long there has been no answer, `now` after the start.
+    pub const fn silence(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.answered_at)
     }
 
     /// So many rows of the table can be seen: what a page up or down is.
@@ -208,11 +211,6 @@ impl Model {
     /// Time in a column of a plot.
     pub const fn step(&self) -> Duration {
         Duration::from_secs(ZOOMS_S[self.zoom])
-    }
-
-    /// Time between two reports.
-    pub const fn interval(&self) -> Duration {
-        self.interval
     }
 
     /// The decisions that are kept, from new to old.

@@ -6,9 +6,10 @@ use std::thread;
 use std::time::Duration;
 
 use napa_api::host::HostReport;
+use napa_host::client::Client;
 
 use super::column::Column;
-use super::source::Source;
+use super::source;
 use super::view;
 use crate::error::Error;
 use crate::figures::size;
@@ -43,7 +44,7 @@ pub fn text(report: &HostReport) -> String {
 ///
 /// # Errors
 /// Standard output takes nothing more.
-pub fn json_lines(source: &Source, interval: Duration, first: HostReport) -> Result<ExitCode, Error> {
+pub fn json_lines(client: &Client, interval: Duration, first: HostReport) -> Result<ExitCode, Error> {
     let mut answer = Ok(first);
     let mut is_silent = false;
     loop {
@@ -65,7 +66,7 @@ pub fn json_lines(source: &Source, interval: Duration, first: HostReport) -> Res
             Err(_) => {}
         }
         thread::sleep(interval);
-        answer = source.report();
+        answer = source::report(client);
     }
 }
 
@@ -90,7 +91,7 @@ mod tests {
         let expected = "
 napa host   level soft   policy napa   2 VMs   VMs may start
 budget  [############....] VMs hold 3.0G of 4.0G, 1.0G left
-RAM     [###====.........] VMs 3.0G, others 4.0G, free 9.0G of 16.0G
+RAM     [###==...........] VMs 3.0G, others 2.0G, available 11.0G (9.0G free)
 swap    [ssss............] 2.0G of 8.0G, promised 3.0G, compressed 500M in RAM
 PSI     some 1.2 %, full 0.1 %  sharing saves 300M  limits 1.0G = 0.2 x budget
 why     VMs hold 76 % of the budget

@@ -2,7 +2,7 @@ use super::*;
 use crate::top::fixture;
 
 fn model(vms: usize) -> Model {
-    Model::new(fixture::report(vms), Duration::from_secs(1))
+    Model::new(fixture::report(vms))
 }
 
 fn names(model: &Model) -> Vec<&str> {
@@ -29,7 +29,7 @@ fn a_key_sorts_by_its_column_and_again_turns_the_order_round() {
 fn equal_vms_are_in_the_order_of_their_names() {
     let mut report = fixture::report(3);
     report.vms.reverse();
-    let mut model = Model::new(report, Duration::from_secs(1));
+    let mut model = Model::new(report);
     model.act(Action::SortBy(Column::Cooperation));
     let first: Vec<&str> = names(&model);
     assert_eq!(first, ["vm-2", "vm-0", "vm-1"]);
@@ -55,9 +55,9 @@ fn the_choice_follows_its_vm_and_stays_in_the_table() {
     assert_eq!((model.chosen(), model.row()), (Some("vm-26"), 10));
     let mut report = fixture::report(30);
     report.vms.retain(|row| row.name != "vm-26");
-    model.answered(report);
+    model.answered(report, Duration::from_secs(8));
     assert_eq!((model.chosen(), model.row()), (Some("vm-25"), 10));
-    model.answered(fixture::report(0));
+    model.answered(fixture::report(0), Duration::from_secs(8));
     assert_eq!((model.chosen(), model.row(), model.chosen_row()), (None, 0, None));
     model.act(Action::Choose(Step::Last));
     model.act(Action::Open);
@@ -92,7 +92,7 @@ fn the_page_of_a_vm_that_has_ended_keeps_its_history() {
     model.act(Action::Open);
     let mut report = fixture::later(fixture::report(2), 1);
     report.vms.retain(|row| row.name == "vm-0");
-    model.answered(report);
+    model.answered(report, Duration::from_secs(8));
     assert_eq!((model.chosen(), model.chosen_row()), (Some("vm-1"), None));
     assert!(model.history().is_some());
 }
@@ -100,11 +100,11 @@ fn the_page_of_a_vm_that_has_ended_keeps_its_history() {
 #[test]
 fn a_daemon_that_went_away_keeps_the_picture_and_the_moment() {
     let mut model = model(2);
-    model.failed("a".into(), Duration::from_secs(5));
-    model.failed("b".into(), Duration::from_secs(9));
-    assert_eq!(*model.link(), Link::Lost { since: Duration::from_secs(5), why: "b".into() });
+    model.failed("a".into());
+    model.failed("b".into());
+    assert_eq!(*model.link(), Link::Lost { since: Duration::ZERO, why: "b".into() });
     assert_eq!(model.rows().len(), 2);
-    model.answered(fixture::later(fixture::report(3), 9));
+    model.answered(fixture::later(fixture::report(3), 9), Duration::from_secs(8));
     assert_eq!((model.link(), model.rows().len()), (&Link::Up, 3));
 }
 
@@ -112,10 +112,10 @@ fn a_daemon_that_went_away_keeps_the_picture_and_the_moment() {
 fn decisions_count_once_and_the_oldest_go() {
     let mut model = model(2);
     let before = model.decisions().count();
-    model.answered(fixture::report(2));
+    model.answered(fixture::report(2), Duration::from_secs(8));
     assert_eq!(model.decisions().count(), before);
     for second in 1..3000 {
-        model.answered(fixture::later(fixture::report(2), second));
+        model.answered(fixture::later(fixture::report(2), second), Duration::from_secs(8));
     }
     assert_eq!(model.decisions().count(), DECISIONS_MAX);
 }
@@ -124,11 +124,11 @@ fn decisions_count_once_and_the_oldest_go() {
 fn a_held_picture_stays_while_history_goes_on() {
     let mut model = model(2);
     model.act(Action::Hold);
-    model.answered(fixture::later(fixture::report(5), 1));
+    model.answered(fixture::later(fixture::report(5), 1), Duration::from_secs(8));
     assert_eq!(model.rows().len(), 2);
     let columns = model.history().unwrap().columns(2, Duration::from_secs(1), Duration::ZERO);
     assert!(columns.iter().all(Option::is_some));
     let decisions = model.decisions().count();
-    model.answered(fixture::later(fixture::report(5), 1));
+    model.answered(fixture::later(fixture::report(5), 1), Duration::from_secs(8));
     assert_eq!(model.decisions().count(), decisions);
 }

@@ -1,21 +1,26 @@
 //! The last decisions, with their reasons.
 
 use napa_api::host::{Decided, Direction, Time};
+use ratatui::layout::Size;
 use ratatui::text::{Line, Span};
 
 use super::palette::Palette;
+use super::wrap::wrap;
 use crate::figures::size;
 
 /// Characters of a VM's name that are shown.
 const NAME_MAX: usize = 16;
+/// Blanks before what does not fit into a line.
+const INDENT: usize = 8;
 
-/// A title, and the newest decisions in `lines_max` lines.
+/// A title, and as many of the newest decisions as there is room for.
 pub fn lines<'a>(
     decisions: impl Iterator<Item = &'a Decided>,
     now: Time,
     palette: Palette,
-    lines_max: usize,
+    room: Size,
 ) -> Vec<Line<'static>> {
+    let lines_max = usize::from(room.height);
     let shown: Vec<&Decided> = decisions.take(lines_max.saturating_sub(1)).collect();
     let title = if shown.is_empty() { "nothing was decided so far" } else { "decisions, the newest first" };
     let width = |text: &dyn Fn(&Decided) -> String| shown.iter().map(|one| text(one).chars().count()).max();
@@ -23,10 +28,11 @@ pub fn lines<'a>(
     let line = |one: &&Decided| {
         let (name, what, bytes) = (name(one), &one.what, size(one.bytes));
         let (age, way) = (age(now, one.time), way(one.direction));
-        Line::raw(format!("{age:>6}  {name:<names$}  {what:<whats$}  {way:<6} {bytes:>9}  {}", one.reason))
+        let text = format!("{age:>6}  {name:<names$}  {what:<whats$}  {way:<6} {bytes:>9}  {}", one.reason);
+        wrap(&text, room.width.into(), INDENT).into_iter().map(Line::raw)
     };
     let title = Line::from(Span::styled(title, palette.heading()));
-    std::iter::once(title).chain(shown.iter().map(line)).take(lines_max).collect()
+    std::iter::once(title).chain(shown.iter().flat_map(line)).take(lines_max).collect()
 }
 
 fn name(decided: &Decided) -> String {

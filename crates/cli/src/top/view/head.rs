@@ -8,6 +8,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use super::palette::{Palette, Part};
+use super::wrap::wrap;
 use crate::figures::{count, percent, short_size};
 use crate::top::model::{Link, Model};
 
@@ -28,7 +29,7 @@ pub fn lines(
     let report = model.report();
     let bars = Bars { palette, width: (width / 5).clamp(BAR_MIN, BAR_MAX) };
     let mut lines = vec![summary(model, palette)];
-    lines.extend(link(model, now, palette));
+    lines.extend(link(model, now, palette, width));
     if !report.troubles.is_empty() {
         lines.push(labelled("trouble", Span::styled(report.troubles.join("; "), palette.bad())));
     }
@@ -38,9 +39,10 @@ pub fn lines(
         bars.ram(&report.host),
         bars.swap(report),
         labelled("PSI", pressure(report).into()),
-        labelled("why", report.reasons.join("; ").into()),
     ];
-    lines.extend(all.into_iter().take(left));
+    let why = format!("{:<LABEL$}{}", "why", report.reasons.join("; "));
+    let why = wrap(&why, width.into(), LABEL).into_iter().map(Line::raw);
+    lines.extend(all.into_iter().chain(why).take(left));
     lines
 }
 
@@ -66,11 +68,15 @@ pub fn summary(model: &Model, palette: Palette) -> Line<'static> {
 }
 
 /// Why the picture is an old one, if it is.
-pub fn link(model: &Model, now: Duration, palette: Palette) -> Option<Line<'static>> {
-    let Link::Lost { since, why } = model.link() else { return None };
+pub fn link(model: &Model, now: Duration, palette: Palette, width: u16) -> Vec<Line<'static>> {
+    let Link::Lost { since, why } = model.link() else { return Vec::new() };
     let seconds = now.saturating_sub(*since).as_secs();
     let text = format!("the last picture, no answer for {seconds} s: {why}");
-    Some(Line::styled(text, palette.bad()))
+    wrap(&text, width.into(), LABEL)
+        .into_iter()
+        .take(2)
+        .map(|line| Line::styled(line, palette.bad()))
+        .collect()
 }
 
 /// Bars of one width.
@@ -91,13 +97,14 @@ impl Bars {
     }
 
     fn ram(&self, host: &HostFigures) -> Line<'static> {
-        let other = Bytes(host.ram.0.saturating_sub(host.held.0).saturating_sub(host.free.0));
+        // Caches that the kernel would give back count as available.
+        let other = Bytes(host.ram.0.saturating_sub(host.held.0).saturating_sub(host.available.0));
         let text = format!(
-            "VMs {}, others {}, free {} of {}",
+            "VMs {}, others {}, available {} ({} free)",
             short_size(host.held),
             short_size(other),
-            short_size(host.free),
-            short_size(host.ram)
+            short_size(host.available),
+            short_size(host.free)
         );
         self.bar("RAM", &[(Part::Resident, host.held), (Part::Shared, other)], host.ram, text)
     }

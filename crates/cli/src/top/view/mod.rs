@@ -10,6 +10,7 @@ mod palette;
 mod plot;
 mod table;
 mod vm;
+mod wrap;
 
 use std::time::Duration;
 
@@ -55,7 +56,7 @@ pub fn draw(model: &Model, now: Duration, palette: Palette, area: Rect, buffer: 
         Page::Fleet => return draw_fleet(model, now, palette, body, buffer),
         Page::Vm => {
             let mut head = vec![head::summary(model, palette)];
-            head.extend(head::link(model, now, palette));
+            head.extend(head::link(model, now, palette, body.width));
             let [head_area, rest] = split(body, head.len() as u16);
             print(&head, head_area, buffer);
             vm::draw(model, palette, rest, buffer);
@@ -76,8 +77,8 @@ fn draw_fleet(model: &Model, now: Duration, palette: Palette, area: Rect, buffer
     };
     let [table_area, decision_area] = split(rest, table_lines);
     let time = model.report().time;
-    let room = usize::from(decision_area.height);
-    print(&decisions::lines(model.decisions(), time, palette, room), decision_area, buffer);
+    let size = decision_area.as_size();
+    print(&decisions::lines(model.decisions(), time, palette, size), decision_area, buffer);
     table::draw(model, palette, table_area, buffer)
 }
 
@@ -91,7 +92,7 @@ fn print(lines: &[Line<'_>], area: Rect, buffer: &mut Buffer) {
 
 /// The lines about the host as text.
 pub fn plain_head(report: &HostReport) -> String {
-    let model = Model::new(report.clone(), Duration::ZERO);
+    let model = Model::new(report.clone());
     let lines = head::lines(&model, Duration::ZERO, Palette { has_colours: false }, PLAIN_WIDTH, usize::MAX);
     lines.iter().map(|line| format!("{line}\n")).collect()
 }

@@ -16,8 +16,9 @@ use crate::top::history::{History, Sample};
 const LABELS: u16 = 7;
 /// Lines below the areas: the time, and what the areas are.
 const FOOT_LINES: u16 = 2;
-/// A gap of so many reports or columns is no gap yet.
-const GAP: u32 = 3;
+/// A gap of so many columns, or of so long, is no gap yet: a busy host is looked at late.
+const GAP_COLUMNS: u32 = 3;
+const GAP_TIME: Duration = Duration::from_secs(3);
 
 /// What is plotted.
 pub struct Plot<'a> {
@@ -26,8 +27,6 @@ pub struct Plot<'a> {
     pub limit: Bytes,
     /// Time in a column.
     pub step: Duration,
-    /// Time between two reports.
-    pub interval: Duration,
     pub palette: Palette,
 }
 
@@ -43,7 +42,7 @@ impl Plot<'_> {
             let label = self.label(row, rows);
             print(&[Line::raw(format!("{label:>5} |"))], Rect { y: area.y + row, height: 1, ..area }, buffer);
         }
-        let gap_max = self.step.max(self.interval) * GAP;
+        let gap_max = (self.step * GAP_COLUMNS).max(GAP_TIME);
         let samples = self.history.columns(usize::from(columns), self.step, gap_max);
         for (x, sample) in (area.x + LABELS..).zip(samples) {
             let Some(sample) = sample else { continue };
@@ -145,8 +144,7 @@ mod tests {
         }
         let second = Duration::from_secs(1);
         let palette = Palette { has_colours: false };
-        let plot =
-            Plot { history: &history, limit: Bytes::kib(limit), step: second, interval: second, palette };
+        let plot = Plot { history: &history, limit: Bytes::kib(limit), step: second, palette };
         let area = Rect::new(0, 0, width, height);
         let mut buffer = Buffer::empty(area);
         plot.draw(area, &mut buffer);
@@ -200,8 +198,7 @@ mod tests {
             history.push(Time(0), &row(1, 1, 1, 1, 1));
             let second = Duration::from_secs(1);
             let palette = Palette { has_colours: true };
-            Plot { history: &history, limit: Bytes(0), step: second, interval: second, palette }
-                .draw(area, &mut buffer);
+            Plot { history: &history, limit: Bytes(0), step: second, palette }.draw(area, &mut buffer);
         }
     }
 }

@@ -24,7 +24,10 @@ pub fn draw(model: &Model, palette: Palette, area: Rect, buffer: &mut Buffer) ->
     let first = first_row(model.row(), model.rows().len(), room);
     let longest = model.rows().map(|row| row.name.chars().count()).max().unwrap_or(0);
     let columns = column::that_fit(area.width, u16::try_from(longest).unwrap_or(u16::MAX));
-    let mut lines = vec![title(model, first, room, palette), titles(model, &columns, palette)];
+    let mut lines = vec![title(model, first, room, palette)];
+    if model.rows().len() > 0 {
+        lines.push(titles(model, &columns, palette));
+    }
     for (index, row) in model.rows().enumerate().skip(first).take(room) {
         let line = cells(row, &columns, palette);
         let line = if index == model.row() { pad(line, area.width).style(palette.chosen()) } else { line };

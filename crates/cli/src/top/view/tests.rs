@@ -9,7 +9,7 @@ use crate::top::fixture;
 use crate::top::keys::{Action, Step};
 
 fn model(vms: usize) -> Model {
-    Model::new(fixture::report(vms), Duration::from_secs(1))
+    Model::new(fixture::report(vms))
 }
 
 /// A terminal of this size with the picture on it.
@@ -38,7 +38,7 @@ fn a_classic_terminal_shows_everything() {
         "
 napa host   level soft   policy napa   3 VMs   VMs may start
 budget  [############....] VMs hold 3.0G of 4.0G, 1.0G left
-RAM     [###====.........] VMs 3.0G, others 4.0G, free 9.0G of 16.0G
+RAM     [###==...........] VMs 3.0G, others 2.0G, available 11.0G (9.0G free)
 swap    [ssss............] 2.0G of 8.0G, promised 3.0G, compressed 500M in RAM
 PSI     some 1.2 %, full 0.1 %  sharing saves 300M  limits 1.5G = 0.4 x budget
 why     VMs hold 76 % of the budget
@@ -77,7 +77,7 @@ fn many_vms_scroll() {
         "
 napa host   level soft   policy napa   1,000 VMs   VMs may start
 budget  [############....] VMs hold 3.0G of 4.0G, 1.0G left
-RAM     [###====.........] VMs 3.0G, others 4.0G, free 9.0G of 16.0G
+RAM     [###==...........] VMs 3.0G, others 2.0G, available 11.0G (9.0G free)
 swap    [ssss............] 2.0G of 8.0G, promised 3.0G, compressed 500M in RAM
 PSI     some 1.2 %, full 0.1 %  sharing saves 300M  limits 500G = 125.0 x budget
 why     VMs hold 76 % of the budget
@@ -112,7 +112,7 @@ fn a_small_terminal_shows_what_matters_most() {
         "
 napa host   level soft   policy napa   9
 budget  [########..] VMs hold 3.0G of 4.
-RAM     [##==......] VMs 3.0G, others 4.
+RAM     [##=.......] VMs 3.0G, others 2.
 VMs 1 to 4 of 9 by IN RAM, largest first
 VM       LIMIT IN RAM  SWAP ENTITLED
 vm-8      512M   108M   36M     168M
@@ -132,14 +132,14 @@ fn a_wide_terminal_has_room_for_long_names() {
     report.admission_open = false;
     report.troubles = vec!["KSM: /sys/kernel/mm/ksm/run cannot be read".into()];
     check(
-        &Model::new(report, Duration::from_secs(1)),
+        &Model::new(report),
         120,
         20,
         "
 napa host   level low   policy napa   2 VMs   no VM may start
 trouble KSM: /sys/kernel/mm/ksm/run cannot be read
 budget  [##################......] VMs hold 3.0G of 4.0G, 1.0G left
-RAM     [#####======.............] VMs 3.0G, others 4.0G, free 9.0G of 16.0G
+RAM     [#####===................] VMs 3.0G, others 2.0G, available 11.0G (9.0G free)
 swap    [ssssss..................] 2.0G of 8.0G, promised 3.0G, compressed 500M in RAM
 PSI     some 1.2 %, full 0.1 %  sharing saves 300M  limits 1.0G = 0.2 x budget
 VMs by IN RAM, largest first
@@ -167,7 +167,7 @@ fn one_vm_is_shown_over_time() {
         let mut report = fixture::later(fixture::report(2), second);
         report.vms[1].resident.0 += second * (3 << 20);
         report.decisions.truncate(usize::from(second == 20) * 2);
-        model.answered(report);
+        model.answered(report, Duration::from_secs(8));
     }
     model.act(Action::Open);
     check(
@@ -207,8 +207,8 @@ Esc back  Up/Down other VM  +/- time  ? help  q quit
 fn a_vm_that_has_ended_and_a_daemon_that_went_away_are_told() {
     let mut model = model(2);
     model.act(Action::Open);
-    model.answered(fixture::later(fixture::report(1), 1));
-    model.failed("nobody listens".into(), Duration::from_secs(8));
+    model.answered(fixture::later(fixture::report(1), 1), Duration::from_secs(8));
+    model.failed("nobody listens".into());
     check(
         &model,
         60,
@@ -226,9 +226,9 @@ vm-1   does not run any more; Esc goes back
        # in RAM   = shared   s swap   o balloon   - entitlem
 decisions, the newest first
    0 s  vm-1  reclaim  give      16 MiB  its pages come back
+        from swap
    1 s  vm-1  reclaim  give      16 MiB  its pages come back
-
-
+        from swap
 Esc back  Up/Down other VM  +/- time  ? help  q quit
 ",
     );
@@ -278,7 +278,7 @@ fn colours_are_there_only_when_wanted() {
         buffer.content().iter().any(|cell| cell.fg != Color::Reset || cell.bg != Color::Reset)
     };
     let mut model = model(5);
-    model.failed("nobody listens".into(), Duration::ZERO);
+    model.failed("nobody listens".into());
     for page in [Action::Help, Action::Back, Action::Open] {
         model.act(page);
         assert!(!coloured(&model, false), "{page:?}");
@@ -292,7 +292,7 @@ fn there_is_a_picture_of_any_size() {
         for vms in [0, 1, 50] {
             let mut model = model(vms);
             model.act(page);
-            model.failed("nobody listens".into(), Duration::ZERO);
+            model.failed("nobody listens".into());
             for (width, height) in [(0, 0), (1, 1), (1, 40), (200, 1), (3, 3), (20, 7), (40, 16), (500, 200)]
             {
                 drawn(&model, Palette { has_colours: true }, width, height);

@@ -7,6 +7,7 @@ use ratatui::text::{Line, Span};
 
 use super::palette::Palette;
 use super::plot::Plot;
+use super::wrap::wrap;
 use super::{decisions, print};
 use crate::figures::{percent, short_size, size};
 use crate::top::column::gives;
@@ -17,11 +18,15 @@ const PLOT_LINES_MIN: u16 = 6;
 /// Decisions below the plot, with their title.
 const DECISION_LINES: u16 = 5;
 
+/// Lines for the reason of the entitlement, and blanks before the second.
+const REASON_LINES_MAX: usize = 2;
+const INDENT: usize = 8;
+
 /// Draws the VM that is chosen.
 pub fn draw(model: &Model, palette: Palette, area: Rect, buffer: &mut Buffer) {
     let name = model.chosen().unwrap_or_default().to_owned();
     let head = match model.chosen_row() {
-        Some(row) => facts(row, palette),
+        Some(row) => facts(row, palette, area.width),
         None => vec![Line::from(vec![
             Span::styled(name.clone(), palette.heading()),
             Span::styled("   does not run any more; Esc goes back", palette.bad()),
@@ -33,12 +38,11 @@ pub fn draw(model: &Model, palette: Palette, area: Rect, buffer: &mut Buffer) {
     let [plot_area, decision_area] = split(rest, rest.height - decision_lines);
     if let Some(history) = model.history() {
         let limit = model.chosen_row().map_or_else(|| history.highest(), |row| row.limit);
-        Plot { history, limit, step: model.step(), interval: model.interval(), palette }
-            .draw(plot_area, buffer);
+        Plot { history, limit, step: model.step(), palette }.draw(plot_area, buffer);
     }
     let own = |decided: &&Decided| decided.vm.as_deref() == Some(name.as_str());
     let time = model.report().time;
-    let lines = decisions::lines(model.decisions().filter(own), time, palette, usize::from(decision_lines));
+    let lines = decisions::lines(model.decisions().filter(own), time, palette, decision_area.as_size());
     print(&lines, decision_area, buffer);
 }
 
@@ -49,7 +53,7 @@ pub fn split(area: Rect, lines: u16) -> [Rect; 2] {
 }
 
 /// All that the report says about it.
-fn facts(row: &VmMemoryRow, palette: Palette) -> Vec<Line<'static>> {
+fn facts(row: &VmMemoryRow, palette: Palette, width: u16) -> Vec<Line<'static>> {
     let promised = format!(
         "   limit {}   reserved {}   shares {}   gives memory back: ",
         size(row.limit),
@@ -66,18 +70,18 @@ fn facts(row: &VmMemoryRow, palette: Palette) -> Vec<Line<'static>> {
         short_size(row.discarded),
         short_size(row.zero)
     );
-    vec![
-        Line::from(vec![
-            Span::styled(row.name.clone(), palette.heading()),
-            Span::raw(promised),
-            Span::styled(gives(row.cooperation), palette.cooperation(row.cooperation)),
-        ]),
-        Line::raw(format!("entitled to {}: {}", size(row.entitlement), row.reason)),
-        Line::raw(places),
-        Line::raw(use_of(row)),
-    ]
+    let name = Line::from(vec![
+        Span::styled(row.name.clone(), palette.heading()),
+        Span::raw(promised),
+        Span::styled(gives(row.cooperation), palette.cooperation(row.cooperation)),
+    ]);
+    let entitled = format!("entitled to {}: {}", size(row.entitlement), row.reason);
+    let entitled = wrap(&entitled, width.into(), INDENT).into_iter().take(REASON_LINES_MAX);
+    let lines = entitled.chain([places, use_of(row)]).map(Line::raw);
+    std::iter::once(name).chain(lines).collect()
 }
 
+/// What it does, as far as anybody knows.
 fn use_of(row: &VmMemoryRow) -> String {
     let mut parts = vec![format!("process {}", short_size(row.pss))];
     parts.extend(row.working_set.map(|bytes| format!("working set {}", short_size(bytes))));
