@@ -4,6 +4,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use napa_api::config::ShareConfig;
 use napa_api::host::{HostReport, VmMemoryRow};
+use napa_host::record::Recorder;
 use napa_host::tick::{Settings, Subject, Tick, Ticker};
 use napa_policy::Kind;
 use napa_sys::host::Root;
@@ -56,7 +57,8 @@ impl Member {
 
 fn decide_about(host: &Host, fleet: &[Member], budget: Bytes) -> (Ticker, Receiver<HostReport>) {
     let settings = Settings { budget: Some(budget), reserve: Some(Bytes(0)) };
-    let tick = Tick::new(settings, Kind::Napa.start(), &Root::system());
+    let mut tick = Tick::new(settings, Kind::Napa.start(), &Root::system());
+    tick.record(Recorder::new(&host.path("."), Bytes::gib(1)));
     let subjects: Vec<Subject> =
         fleet.iter().enumerate().map(|(number, member)| member.subject(host, number)).collect();
     let (sender, reports) = channel();
@@ -108,6 +110,9 @@ fn six_guests_stay_within_a_third_of_their_memory_and_lose_nothing() {
         assert!(report.vms.iter().all(|vm| whole(vm) == LIMIT.0), "{report:#?}");
     }
     drop(ticker);
+    let record = host.path("ticks.jsonl");
+    let (code, said, _) = host.napa(&["simulate", "--replay", record.to_str().unwrap()]);
+    assert!(code == Some(0) && said.starts_with("napa decides 0 of "), "{said}");
     for member in fleet {
         assert_eq!(host.napa(&["stop", &member.name]).0, Some(0));
         let ended = member.vm.end();
