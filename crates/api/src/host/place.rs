@@ -35,9 +35,9 @@ mod tests {
     fn state_is_where_the_user_keeps_it() {
         for (is_root, state_home, home, expected) in [
             (true, Some("/x"), Some("/root"), Some("/var/lib/napa")),
-            (false, Some("/x"), Some("/home/a"), Some("/x/napa")),
-            (false, Some("x"), Some("/home/a"), Some("/home/a/.local/state/napa")),
-            (false, None, Some("/home/a"), Some("/home/a/.local/state/napa")),
+            (false, Some("/x"), Some("/users/a"), Some("/x/napa")),
+            (false, Some("x"), Some("/users/a"), Some("/users/a/.local/state/napa")),
+            (false, None, Some("/users/a"), Some("/users/a/.local/state/napa")),
             (false, None, None, None),
         ] {
             let found = state_folder(is_root, state_home.map(OsStr::new), home.map(OsStr::new));
