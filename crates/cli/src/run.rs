@@ -82,6 +82,9 @@ pub struct RunArgs {
     /// Where the consoles go: stdio, off, file=FILE or socket=SOCKET [default: stdio]
     #[arg(long, value_name = "WHERE")]
     pub console: Option<ConsoleConfig>,
+    /// File to which what the guest writes on its consoles is added as well, until it has 4M [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub console_log: Option<PathBuf>,
     /// What a guest's reset does: restart or exit [default: restart]
     #[arg(long, value_name = "WHAT")]
     pub on_reboot: Option<OnReboot>,
@@ -171,6 +174,7 @@ impl RunArgs {
         replace_optional(&mut config.initrd, self.initrd);
         replace_optional(&mut config.cmdline, self.cmdline);
         replace(&mut config.console, self.console);
+        replace_optional(&mut config.console_log, self.console_log);
         replace(&mut config.rng, self.rng.map(|switch| switch == Switch::On));
         replace(&mut config.balloon, self.balloon);
         replace(&mut config.huge_pages, self.huge_pages.map(|switch| switch == Switch::On));
@@ -287,6 +291,7 @@ mod tests {
             ("initrd", config.initrd.as_ref().map(path)),
             ("cmdline", config.cmdline.clone()),
             ("api-socket", config.api_socket.as_ref().map(path)),
+            ("console-log", config.console_log.as_ref().map(path)),
             ("vsock", config.vsock.as_ref().map(ToString::to_string)),
             ("share", config.share.as_ref().map(ToString::to_string)),
         ];

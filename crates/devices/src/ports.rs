@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     fn open() -> PortDevices {
-        let (console, _worker) = ConsoleBackend::open(&ConsoleConfig::Off, Box::new(|_| {})).unwrap();
+        let (console, _worker) = ConsoleBackend::open(&ConsoleConfig::Off, None, Box::new(|_| {})).unwrap();
         let (exit, _seen) = testing::exits();
         open_all(&PortContext { console: &console, exit: &exit, stop_request: &StopRequest::default() })
             .unwrap()

@@ -73,7 +73,8 @@ impl Opened {
             .map_err(|error| RunError::host("cannot open /proc/self/pagemap", error))?;
         let sensors = Arc::new(sensors);
         let means = Means { group, is_kernel_reclaim_sound: has_hardware };
-        let (console, worker) = ConsoleBackend::open(&config.console, on_command)?;
+        let (console, worker) =
+            ConsoleBackend::open(&config.console, config.console_log.as_deref(), on_command)?;
         let balloon = balloon(config)?;
         let hotplug = config.hotplug_memory.map(|size| Arc::new(Hotplug::new(size)));
         let mut needs = Needs {

@@ -228,6 +228,8 @@ impl VmConfig {
     fn check_paths(&self) -> Result<(), ConfigError> {
         check_not_empty("--kernel", self.kernel.as_deref())?;
         check_not_empty("--initrd", self.initrd.as_deref())?;
+        let console_log = self.console_log.as_deref().map(|path| ("--console-log", path));
+        check_not_empty("--console-log", self.console_log.as_deref())?;
         let console = match &self.console {
             ConsoleConfig::File(path) => Some(("--console file", path.as_path())),
             ConsoleConfig::Socket(path) => Some(("--console socket", path.as_path())),
@@ -249,6 +251,7 @@ impl VmConfig {
             check_socket_path("--vsock path", &vsock.path, SOCKET_PATH_BYTES_MAX - VSOCK_PORT_BYTES_MAX)?;
         }
         check_apart(console, api_socket)?;
+        check_apart(console, console_log)?;
         check_apart(console, vsock)?;
         check_apart(api_socket, vsock)
     }

@@ -69,6 +69,9 @@ pub struct VmConfig {
     pub cmdline: Option<String>,
     /// Where the consoles go.
     pub console: ConsoleConfig,
+    /// File to which what the guest writes on its consoles is added as well, until it has 4 MiB.
+    #[cfg_attr(feature = "schema", schema(value_type = Option<String>))]
+    pub console_log: Option<PathBuf>,
     /// Entropy device.
     pub rng: bool,
     /// Memory balloon.
@@ -131,6 +134,7 @@ impl Default for VmConfig {
             initrd: None,
             cmdline: None,
             console: ConsoleConfig::Stdio,
+            console_log: None,
             rng: true,
             balloon: BalloonConfig::On,
             on_reboot: OnReboot::Restart,

@@ -27,7 +27,7 @@ pub fn config() -> impl Strategy<Value = VmConfig> {
         balloon(),
         pmems,
     );
-    let control = (any::<bool>(), any::<u32>(), option::of(path()), any::<bool>());
+    let control = (any::<bool>(), any::<u32>(), option::of(path()), any::<bool>(), option::of(path()));
     let group = (option::of(cgroup()), option::of(size()), option::of(size()), option::of(size()));
     let share = option::of(share());
     (shape, boot, devices, control, group, share).prop_map(|(shape, boot, devices, control, group, share)| {
@@ -51,6 +51,7 @@ pub fn config() -> impl Strategy<Value = VmConfig> {
             stop_timeout_s: control.1,
             api_socket: control.2,
             sandbox: control.3,
+            console_log: control.4,
             cgroup: group.0,
             memory_low: group.1,
             swap_max: group.2,

@@ -69,12 +69,13 @@ fn parse_restart(word: &str) -> Result<RestartPolicy, String> {
 
 /// The host runs in a folder of its own, so that paths are taken from this one.
 fn with_absolute_paths(mut config: VmConfig) -> Result<VmConfig, Error> {
-    let VmConfig { kernel, initrd, console, vsock, disks, pmems, .. } = &mut config;
+    let VmConfig { kernel, initrd, console, console_log, vsock, disks, pmems, .. } = &mut config;
     let console = match console {
         ConsoleConfig::File(path) | ConsoleConfig::Socket(path) => Some(path),
         ConsoleConfig::Stdio | ConsoleConfig::Off => None,
     };
-    let single = [kernel.as_mut(), initrd.as_mut(), console, vsock.as_mut().map(|vsock| &mut vsock.path)];
+    let vsock = vsock.as_mut().map(|vsock| &mut vsock.path);
+    let single = [kernel.as_mut(), initrd.as_mut(), console, console_log.as_mut(), vsock];
     let disks = disks.iter_mut().map(|disk| &mut disk.path);
     let pmems = pmems.iter_mut().map(|pmem| &mut pmem.path);
     for path in single.into_iter().flatten().chain(disks).chain(pmems) {

@@ -88,6 +88,7 @@ fn the_console_and_the_log_show_what_a_guest_says() {
         assert!(count > 0, "{:?}", String::from_utf8_lossy(&text));
         text.extend(&piece[..count]);
     }
+    assert!(daemon.napa(&["logs", "web"]).contains("READY cpus=1"));
     daemon.napa(&["kill", "web"]);
     assert!(wait(&mut console).success(), "the console ends with its VM");
     let log = daemon.napa(&["logs", "web", "-n", "1"]);

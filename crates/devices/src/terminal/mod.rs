@@ -24,7 +24,9 @@
 //! Nothing here blocks, and no thread waits for another while it holds a lock.
 
 mod descriptor;
+mod ends;
 mod keys;
+mod log;
 mod output;
 mod raw;
 mod worker;
@@ -32,7 +34,7 @@ mod worker;
 pub use self::raw::leave_at_once as restore_terminal;
 
 use std::io::{stdin, stdout};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -40,15 +42,14 @@ use std::time::Duration;
 
 use napa_api::config::ConsoleConfig;
 use napa_sys::reactor::Worker;
-use napa_sys::socket::Listener;
-use rustix::fs::{Mode, OFlags};
 use vmm_sys_util::eventfd::EventFd;
 
 pub use self::keys::ConsoleCommand;
 
-use self::descriptor::Descriptor;
-use self::output::{Output, WhenFull};
-use self::worker::{ConsoleWorker, Source};
+use self::ends::Ends;
+use self::log::Log;
+use self::output::Output;
+use self::worker::ConsoleWorker;
 use crate::OpenError;
 
 /// How long the end of a VM waits for a reader that has not taken all output yet.
@@ -82,6 +83,7 @@ pub(crate) trait Console: Send + Sync {
 /// What both consoles share.
 pub struct ConsoleBackend {
     output: Output,
+    log: Option<Log>,
     consoles: Mutex<[Option<Weak<dyn Console>>; 2]>,
     /// The console that wrote last.
     last_writer: AtomicU8,
@@ -101,31 +103,35 @@ pub struct ConsoleBackend {
 }
 
 impl ConsoleBackend {
-    /// Opens what `config` names. The worker belongs on the control thread; it calls `commands` there
+    /// Opens what `config` names, and a file to which all output is added as well. The worker belongs on the control thread; it calls `commands` there
     /// when a person at the terminal asks something of the VM, so `commands` must not wait for that thread.
     ///
     /// # Errors
     /// The file or the socket cannot be had; nothing is left behind.
     pub fn open(
         config: &ConsoleConfig,
+        log: Option<&Path>,
         commands: Box<dyn Fn(ConsoleCommand) + Send>,
     ) -> Result<(Arc<Self>, Box<dyn Worker>), OpenError> {
+        let log = log.map(Log::open).transpose()?;
         let ends = match config {
             ConsoleConfig::Stdio => Ends::stdio(&stdin(), &stdout())?,
             ConsoleConfig::File(path) => Ends::file(path)?,
             ConsoleConfig::Socket(path) => Ends::socket(path)?,
             ConsoleConfig::Off => Ends::none(),
         };
-        Self::with_ends(ends, commands)
+        Self::with_ends(ends, log, commands)
     }
 
     fn with_ends(
         ends: Ends,
+        log: Option<Log>,
         commands: Box<dyn Fn(ConsoleCommand) + Send>,
     ) -> Result<(Arc<Self>, Box<dyn Worker>), OpenError> {
         let wake = EventFd::new(0).map_err(host_error("cannot make an eventfd for the console"))?;
         let backend = Arc::new(Self {
             output: ends.output,
+            log,
             consoles: Mutex::new([None, None]),
             last_writer: AtomicU8::new(ConsoleKind::Serial as u8),
             writers: AtomicU8::new(0),
@@ -226,7 +232,9 @@ impl ConsoleBackend {
     /// console calls again after [`Console::output_room`].
     pub(crate) fn write(&self, kind: ConsoleKind, bytes: &[u8]) -> usize {
         self.note_writer(kind);
-        self.write_some(bytes)
+        let written = self.write_some(bytes);
+        self.note_in_log(&bytes[..written]);
+        written
     }
 
     /// Writes what a console has and cannot keep; what does not fit is dropped and counted. It may be held
@@ -235,6 +243,7 @@ impl ConsoleBackend {
         self.note_writer(kind);
         let accepted = self.output.write_soon(bytes);
         self.note_dropped(bytes.len() - accepted.count);
+        self.note_in_log(bytes);
         self.wake_if(accepted.must_flush);
     }
 
@@ -259,6 +268,12 @@ impl ConsoleBackend {
         let accepted = self.output.write(bytes);
         self.wake_if(accepted.must_flush);
         accepted.count
+    }
+
+    fn note_in_log(&self, bytes: &[u8]) {
+        if let Some(log) = &self.log {
+            log.add(bytes);
+        }
     }
 
     fn note_dropped(&self, count: usize) {
@@ -327,64 +342,6 @@ impl ConsoleBackend {
 impl Drop for ConsoleBackend {
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-/// What a configuration opens on the host.
-struct Ends {
-    output: Output,
-    source: Source,
-    terminal: Option<OwnedFd>,
-    is_shown: bool,
-}
-
-impl Ends {
-    fn none() -> Self {
-        let output = Output::new(WhenFull::GuestWaits, None);
-        Self { output, source: Source::Nothing, terminal: None, is_shown: false }
-    }
-
-    fn stdio(input: &impl AsFd, output: &impl AsFd) -> Result<Self, OpenError> {
-        let failed = |name| move |error: rustix::io::Errno| host_error(name)(error.into());
-        let sink = Descriptor::inherited(output.as_fd(), OFlags::WRONLY)
-            .map_err(failed("cannot use standard output as the console"))?;
-        let source = Descriptor::inherited(input.as_fd(), OFlags::RDONLY)
-            .map_err(failed("cannot use standard input as the console"))?;
-        let terminal = match rustix::termios::isatty(input) {
-            true => {
-                Some(rustix::io::fcntl_dupfd_cloexec(input, 0).map_err(failed("cannot use the terminal"))?)
-            }
-            false => None,
-        };
-        let is_shown = rustix::termios::isatty(output);
-        let output = Output::new(WhenFull::GuestWaits, Some(sink));
-        let source = if terminal.is_some() { Source::terminal(source) } else { Source::stream(source) };
-        Ok(Self { output, source, terminal, is_shown })
-    }
-
-    fn file(path: &Path) -> Result<Self, OpenError> {
-        let flags = OFlags::WRONLY
-            | OFlags::CREATE
-            | OFlags::APPEND
-            | OFlags::CLOEXEC
-            | OFlags::NONBLOCK
-            | OFlags::NOCTTY;
-        let mode = Mode::from_raw_mode(0o666);
-        let file = rustix::fs::open(path, flags, mode).map_err(|error| {
-            let error = std::io::Error::from(error);
-            OpenError::Input(format!(
-                "cannot open the console file {}: {error}; name a file that you may write, in a folder that exists",
-                path.display()
-            ))
-        })?;
-        Ok(Self { output: Output::new(WhenFull::GuestWaits, Some(Descriptor::own(file))), ..Self::none() })
-    }
-
-    fn socket(path: &Path) -> Result<Self, OpenError> {
-        let listener = Listener::bind(path)
-            .map_err(|error| OpenError::Input(format!("cannot make the console socket: {error}")))?;
-        let output = Output::new(WhenFull::OldestGo, None);
-        Ok(Self { output, source: Source::Listener(listener), ..Self::none() })
     }
 }
 

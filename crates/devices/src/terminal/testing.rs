@@ -16,7 +16,8 @@ pub fn on(
 ) -> (Arc<ConsoleBackend>, Box<dyn Worker>, Receiver<ConsoleCommand>) {
     let (sender, commands) = channel();
     let send = Box::new(move |command| sender.send(command).unwrap());
-    let (backend, worker) = ConsoleBackend::with_ends(Ends::stdio(input, output).unwrap(), send).unwrap();
+    let (backend, worker) =
+        ConsoleBackend::with_ends(Ends::stdio(input, output).unwrap(), None, send).unwrap();
     (backend, worker, commands)
 }
 

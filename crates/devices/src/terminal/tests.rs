@@ -197,7 +197,7 @@ fn a_file_is_appended_to_and_may_not_be_a_folder() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("console.log");
     std::fs::write(&path, "before\n").unwrap();
-    let open = |path: PathBuf| ConsoleBackend::open(&ConsoleConfig::File(path), Box::new(|_| {}));
+    let open = |path: PathBuf| ConsoleBackend::open(&ConsoleConfig::File(path), None, Box::new(|_| {}));
     let (backend, _worker) = open(path.clone()).unwrap();
     backend.write_or_drop(ConsoleKind::Serial, b"after\n");
     assert_eq!(std::fs::read(&path).unwrap(), b"before\nafter\n");
@@ -213,7 +213,7 @@ fn on_socket()
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("console");
     let (backend, worker) =
-        ConsoleBackend::open(&ConsoleConfig::Socket(path.clone()), Box::new(|_| {})).unwrap();
+        ConsoleBackend::open(&ConsoleConfig::Socket(path.clone()), None, Box::new(|_| {})).unwrap();
     let (handle, thread) = reactor::spawn("console").unwrap();
     handle.add(worker).unwrap();
     (folder, path, backend, handle, thread)

@@ -333,6 +333,7 @@ fn paths(config: &VmConfig) -> Vec<&Path> {
     let single = [
         config.kernel.as_ref(),
         config.initrd.as_ref(),
+        config.console_log.as_ref(),
         console,
         config.vsock.as_ref().map(|vsock| &vsock.path),
     ];

@@ -190,6 +190,7 @@ impl Vm {
         config.api_socket = Some(self.folder.control());
         if config.console == ConsoleConfig::Stdio {
             config.console = ConsoleConfig::Socket(self.folder.console());
+            config.console_log.get_or_insert_with(|| self.folder.log());
         }
         if config.cgroup.is_none() && groups == Groups::Each {
             config.cgroup = Some(CgroupConfig::Auto);
