@@ -14,3 +14,4 @@ mod machine_code;
 #[path = "../lifecycle/support.rs"]
 #[allow(dead_code)] // What other tests use.
 mod support;
+mod top;
