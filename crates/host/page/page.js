@@ -9,7 +9,7 @@ const STATES = [
 ];
 
 const $ = id => document.getElementById(id);
-const state = { vms: new Map(), rows: new Map(), samples: [], decisions: [], report: null, sort: ["name", 1] };
+const state = { vms: new Map(), lines: new Map(), rows: new Map(), samples: [], decisions: [], report: null, sort: ["name", 1] };
 
 const size = bytes => {
   if (bytes == null) return "–";
@@ -185,34 +185,50 @@ function renderTable() {
     const [a, b] = [COLUMNS[key](one) ?? -1, COLUMNS[key](other) ?? -1];
     return (a < b ? -1 : a > b ? 1 : one.vm.name < other.vm.name ? -1 : 1) * direction;
   });
-  const body = document.querySelector("#vms tbody"), focus = document.activeElement?.dataset?.order;
-  body.replaceChildren(...rows.map(tableRow));
-  if (focus) body.querySelector(`[data-order="${CSS.escape(focus)}"]`)?.focus();
+  // Lines stay what they are: a button that is being pressed must not be another one when it is let go.
+  const lines = rows.map(({ vm, row }) => fill(lineOf(vm.name), vm, row));
+  const body = document.querySelector("#vms tbody");
+  if (lines.length !== body.children.length || lines.some((line, at) => body.children[at] !== line)) body.replaceChildren(...lines);
+  for (const name of state.lines.keys()) if (!state.vms.has(name)) state.lines.delete(name);
 }
 
-function tableRow({ vm, row }) {
-  const line = element("tr"), number = text => line.append(element("td", text, { class: "number" }));
-  const ended = vm.exit && !["running", "starting"].includes(vm.state) ? vm.exit.reason : "";
-  line.append(element("td", vm.name), element("td", vm.state, { title: ended }), memoryCell(row));
-  number(size(row ? row.limit : vm.memory));
-  for (const key of ["held", "shared", "ballooned", "swapped", "working_set", "entitlement", "available"]) number(size(COLUMNS[key]({ vm, row })));
-  number(percent(row?.pressure));
-  const alive = ["starting", "running", "paused", "stopping"].includes(vm.state), orders = element("td");
-  const button = (label, verb, enabled, act) => {
-    const made = element("button", label, { "data-order": vm.name + " " + verb, type: "button", "aria-label": label + " " + vm.name });
-    made.disabled = !enabled;
-    made.onclick = act;
-    orders.append(made);
-  };
-  button("start", "start", !alive, () => order(vm.name, "start"));
-  button("stop", "stop", alive, () => order(vm.name, "stop"));
-  button("balloon", "balloon", vm.state === "running", () => askBalloon(vm.name));
+const NUMBERS = ["limit", "held", "shared", "ballooned", "swapped", "working_set", "entitlement", "available", "pressure"];
+const isAlive = vm => ["starting", "running", "paused", "stopping"].includes(vm.state);
+const ORDERS = [
+  { label: "start", can: vm => !isAlive(vm), act: name => order(name, "start") },
+  { label: "stop", can: isAlive, act: name => order(name, "stop") },
+  { label: "balloon", can: vm => vm.state === "running", act: askBalloon },
+];
+
+function lineOf(name) {
+  if (state.lines.has(name)) return state.lines.get(name);
+  const line = element("tr"), orders = element("td");
+  line.append(element("td", name), element("td"), element("td"), ...NUMBERS.map(() => element("td", null, { class: "number" })));
+  for (const { label, act } of ORDERS) {
+    const button = element("button", label, { "data-order": name + " " + label, type: "button", "aria-label": label + " " + name });
+    button.onclick = () => act(name);
+    orders.append(button);
+  }
   line.append(orders);
+  state.lines.set(name, line);
   return line;
 }
 
-function memoryCell(row) {
-  const cell = element("td"), bar = element("div", null, { class: "memory" });
+function fill(line, vm, row) {
+  const [, what, memory, ...rest] = line.children;
+  what.textContent = vm.state;
+  what.title = vm.exit && !isAlive(vm) ? vm.exit.reason : "";
+  memory.replaceChildren(memoryBar(row));
+  NUMBERS.forEach((key, at) => {
+    const value = COLUMNS[key]({ vm, row });
+    rest[at].textContent = key === "pressure" ? percent(value) : size(value);
+  });
+  ORDERS.forEach(({ can }, at) => { line.lastChild.children[at].disabled = !can(vm); });
+  return line;
+}
+
+function memoryBar(row) {
+  const bar = element("div", null, { class: "memory" });
   if (row) {
     for (const { key, label } of STATES) {
       const part = element("i", null, { title: label + ": " + size(row[key]) });
@@ -224,8 +240,7 @@ function memoryCell(row) {
     mark.style.left = `calc(${Math.min(1, row.entitlement / row.limit) * 100}% - 2px)`;
     bar.append(mark);
   }
-  cell.append(bar);
-  return cell;
+  return bar;
 }
 
 function renderDecisions() {

@@ -157,7 +157,7 @@ async fn serve(
         return Err(io::Error::other("it cannot take signals").into());
     };
     let router = server::router(Arc::clone(sources));
-    let unix = axum::serve(socket.for_server()?, router.clone());
+    let unix = axum::serve(socket.for_server()?, server::local_router(Arc::clone(sources)));
     let vms = sources.list().len();
     crate::say(format_args!("listens on {}; {vms} VMs", settings.socket.display()));
     let over_tcp = async {

@@ -71,6 +71,9 @@ pub enum ProblemKind {
     /// The disk under the state is full.
     #[serde(rename = "/problems/disk-full")]
     DiskFull,
+    /// A browser asks for a page from elsewhere.
+    #[serde(rename = "/problems/other-origin")]
+    OtherOrigin,
     /// The daemon or its host failed.
     #[serde(rename = "/problems/internal")]
     Internal,
@@ -93,6 +96,7 @@ impl ProblemKind {
             Self::NotJson => "The body is not JSON",
             Self::VmRefused => "The VM refused",
             Self::DiskFull => "The disk under the state is full",
+            Self::OtherOrigin => "The page is from elsewhere",
             Self::Internal => "The host failed",
         }
     }
@@ -104,6 +108,7 @@ impl ProblemKind {
             Self::UnknownVm | Self::UnknownResource => 404,
             Self::MethodNotAllowed => 405,
             Self::NameInUse | Self::WrongState | Self::VmRefused | Self::NotEnoughMemory => 409,
+            Self::OtherOrigin => 403,
             Self::BodyTooLarge => 413,
             Self::NotJson => 415,
             Self::BadConfig | Self::StartFailed => 422,

@@ -11,6 +11,7 @@ mod lifecycle;
 #[path = "../lifecycle/machine_code.rs"]
 #[allow(dead_code)] // The kernels of other tests.
 mod machine_code;
+mod page;
 #[path = "../lifecycle/support.rs"]
 #[allow(dead_code)] // What other tests use.
 mod support;

@@ -6,6 +6,7 @@
 mod body;
 mod listen;
 mod metrics;
+mod page;
 mod refusal;
 mod routes;
 mod sources;
@@ -15,6 +16,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn;
+use axum::routing::get;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -66,8 +69,15 @@ pub fn document() -> String {
 pub fn router(sources: Arc<Sources>) -> Router {
     let (router, _) = described();
     router
+        .route("/", get(page::page))
         .fallback(|| async { Refusal::no_resource() })
         .method_not_allowed_fallback(|| async { Refusal::wrong_method() })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(from_fn(page::refuse_strangers))
         .with_state(sources)
+}
+
+/// The same for a listener without certificates, which a browser reaches only through a forwarded port.
+pub fn local_router(sources: Arc<Sources>) -> Router {
+    router(sources).layer(from_fn(page::refuse_names))
 }
