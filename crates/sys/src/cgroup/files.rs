@@ -123,11 +123,13 @@ impl GroupFiles {
     /// Writes to `memory.reclaim`: `size` bytes, with more words where the kernel knows them.
     ///
     /// # Errors
-    /// `EAGAIN`: less than that was taken. `EINVAL`: the kernel does not know the words.
+    /// `EAGAIN`: less than that was taken. `EINTR`: a signal came before it was. `EINVAL`: the kernel does not know the
+    /// words.
     pub fn reclaim(&self, size: Bytes, words: &str) -> io::Result<()> {
         let file = self.files.reclaim.as_ref().ok_or(io::ErrorKind::Unsupported)?;
         let line = format!("{}{words}", size.0);
-        io::Write::write_all(&mut &*file, line.as_bytes())
+        // Once: after a signal it is not for the kernel to begin again.
+        io::Write::write(&mut &*file, line.as_bytes()).map(drop)
     }
 }
 

@@ -1,9 +1,13 @@
 //! Memory taken by the kernel from the VM's control group (`memory.reclaim`).
 
 use std::io;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use napa_memory::End;
 use napa_sys::cgroup::{GroupFiles, GroupMemory};
+use napa_sys::signal;
 use napa_units::{Bytes, Pages};
 
 use super::Outcome;
@@ -12,6 +16,9 @@ use super::Outcome;
 const STEP: Bytes = Bytes::mib(16);
 /// Steps in a row that take nothing before it is said that nothing goes.
 const IDLE_STEPS_MAX: usize = 3;
+
+/// How often the kernel is called back once it is time: a signal that comes between two writes interrupts none.
+const CALL_EVERY: Duration = Duration::from_millis(100);
 
 /// What is written after the size, in the order of preference: anonymous memory alone (Linux 6.16), as far as possible
 /// (Linux 6.9), whatever the kernel thinks.
@@ -33,11 +40,15 @@ impl GroupReclaim {
         Self { files, words: 0, refaults }
     }
 
-    /// Takes memory of `size`, as long as `may_go_on` says so.
+    /// Takes memory of `size`, until the `deadline` at most: the kernel is called back from a write that takes longer.
     ///
     /// # Errors
-    /// The kernel refuses to reclaim.
-    pub fn take(&mut self, size: Bytes, may_go_on: impl Fn() -> bool) -> io::Result<Outcome> {
+    /// The kernel refuses to reclaim, or there is no thread to be had that would call it back.
+    pub fn take(&mut self, size: Bytes, deadline: Instant) -> io::Result<Outcome> {
+        call_back_at(deadline, || self.take_steps(size, || Instant::now() < deadline))?
+    }
+
+    fn take_steps(&mut self, size: Bytes, may_go_on: impl Fn() -> bool) -> io::Result<Outcome> {
         let before = self.memory()?;
         let came_back = Pages(before.refaults.saturating_sub(self.refaults)).bytes();
         let (mut taken, mut idle) = (Bytes(0), 0);
@@ -81,5 +92,41 @@ impl GroupReclaim {
 
     fn memory(&self) -> io::Result<GroupMemory> {
         self.files.memory().ok_or_else(|| io::Error::other("the VM's control group has gone"))
+    }
+}
+
+/// Does `work`, and interrupts what it waits for in the kernel from the `deadline` on: where a swap device fails, the
+/// kernel tries the same pages again for minutes.
+fn call_back_at<T>(deadline: Instant, work: impl FnOnce() -> T) -> io::Result<T> {
+    signal::install_kick_handler()?;
+    let thread = rustix::thread::gettid();
+    let (is_working, ends) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let wait = move || {
+            let mut time = deadline.saturating_duration_since(Instant::now());
+            while ends.recv_timeout(time) == Err(RecvTimeoutError::Timeout) {
+                signal::kick(thread);
+                time = CALL_EVERY;
+            }
+        };
+        thread::Builder::new().name("deadline".into()).spawn_scoped(scope, wait)?;
+        let done = work();
+        drop(is_working);
+        Ok(done)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_in_the_kernel_is_called_back() {
+        let (mut reader, _writer) = io::pipe().unwrap();
+        let deadline = Instant::now() + Duration::from_millis(20);
+        // A crate that reads again after a signal would never come back.
+        let read = || rustix::io::read(&mut reader, &mut [0_u8; 1][..]);
+        assert_eq!(call_back_at(deadline, read).unwrap(), Err(rustix::io::Errno::INTR));
+        assert_eq!(call_back_at(Instant::now() + Duration::from_secs(3600), || 7).unwrap(), 7);
     }
 }

@@ -113,7 +113,7 @@ impl Mechanism {
         let may_go_on = || Instant::now() < deadline;
         let failed = |error: &dyn std::fmt::Display| RpcError::new(code::INTERNAL, error.to_string());
         match self {
-            Self::ControlGroup(group) => group.take(size, may_go_on).map_err(|error| failed(&error)),
+            Self::ControlGroup(group) => group.take(size, deadline).map_err(|error| failed(&error)),
             Self::PageOut(page_out) => {
                 let taken =
                     page_out.take(Pages::covering(size), may_go_on).map_err(|error| failed(&error))?;
