@@ -9,8 +9,10 @@ use serde_json::Value;
 use crate::Test;
 use crate::guest::{self, GUEST_WAIT};
 
-pub const TESTS: &[Test] =
-    &[("a_stock_guest_plugs_and_unplugs_memory", a_stock_guest_plugs_and_unplugs_memory)];
+pub const TESTS: &[Test] = &[
+    ("a_stock_guest_plugs_and_unplugs_memory", a_stock_guest_plugs_and_unplugs_memory),
+    ("a_guest_that_reboots_has_its_plugged_memory_again", a_guest_that_reboots_has_its_plugged_memory_again),
+];
 
 const MIB: u64 = 1 << 20;
 
@@ -69,6 +71,52 @@ fn a_stock_guest_plugs_and_unplugs_memory(lab: &Lab) -> Result<()> {
     host.shell("napa kill vm")?;
     let output = job.wait(GUEST_WAIT)?;
     ensure!(output.status == 83, "napa ended with {}: {}", output.status, output.error_text());
+    Ok(())
+}
+
+/// A system reset unplugs everything (VIRTIO 1.3 §5.15.5); what was asked for stands, and the driver plugs it anew.
+fn a_guest_that_reboots_has_its_plugged_memory_again(lab: &Lab) -> Result<()> {
+    let host = lab.start(HostKernel::V6_12)?;
+    let total = "echo total $(grep MemTotal /proc/meminfo)";
+    let script = format!(
+        "echo online_movable > /sys/devices/system/memory/auto_online_blocks; {total}; echo booted; read go; \
+         modprobe virtio_mem; echo ready; read go; {total}; echo seen; read go; reboot -f"
+    );
+    let flags = ["--name", "vm", "--hotplug-memory", "512M"];
+    let mut job = guest::start(&host, &script, &flags, "booted")?;
+    step(&mut job, "ready")?;
+    wait_for(&host, "a driver", |report| report["driver"] == "active")?;
+    host.shell("napa plug vm 256M --no-wait")?;
+    for boot in 0..2 {
+        wait_for(&host, "256 MiB", |report| report["plugged"] == 256 * MIB)?;
+        has(&host, 512)?;
+        step(&mut job, "seen")?;
+        if boot == 0 {
+            step(&mut job, "booted")?;
+            let report = json(&host, &["napa", "plug", "vm", "--json"])?;
+            let expected = (Some(0), Some(256 * MIB));
+            ensure!((report["plugged"].as_u64(), report["requested"].as_u64()) == expected, "{report}");
+            has(&host, 256)?;
+            step(&mut job, "ready")?;
+        }
+    }
+    let said = job.stdout_after(Duration::ZERO)?;
+    let totals = totals(&said)?;
+    let [first, more, again, more_again] = totals[..] else { anyhow::bail!("no four totals in {said}") };
+    ensure!(more > first + 240 * 1024 && more_again > again + 240 * 1024, "the guest had {totals:?} KiB");
+    ensure!(first.abs_diff(again) < 8 * 1024, "after the reboot the guest had {totals:?} KiB");
+    println!("MemTotal {totals:?} KiB over a reboot");
+    host.shell("napa kill vm")?;
+    let output = job.wait(GUEST_WAIT)?;
+    ensure!(output.status == 83, "napa ended with {}: {}", output.status, output.error_text());
+    Ok(())
+}
+
+/// The guest has so many MiB, each in one state.
+fn has(host: &Host, mib: u64) -> Result<()> {
+    let report = memory(host)?;
+    let is_so = report["size"] == mib * MIB && sum(&report["ledger"]) == report["size"].as_u64();
+    ensure!(is_so, "it should be {mib} MiB: {report}");
     Ok(())
 }
 
