@@ -3,11 +3,13 @@
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use napa_api::control::MemoryReport;
 use napa_api::host::VmState;
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, IDLE};
@@ -45,7 +47,9 @@ impl Browser {
     /// `None`, with a word about it: there is none.
     fn start() -> Option<Self> {
         let mut command = Command::new("chromedriver");
-        let driver = command.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        // Its browser is in its process group, and ends with it.
+        command.arg("--port=0").process_group(0);
+        let driver = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
         let mut driver = match driver {
             Ok(driver) => driver,
             Err(error) => {
@@ -147,7 +151,8 @@ impl Drop for Browser {
         if !self.session.is_empty() && !std::thread::panicking() {
             self.ask("DELETE", "", &json!({}));
         }
-        let _ = self.driver.kill();
+        let group = Pid::from_child(&self.driver);
+        let _ = kill_process_group(group, Signal::KILL);
         let _ = self.driver.wait();
     }
 }
