@@ -2,6 +2,7 @@
 //! says what.
 
 mod balloon;
+mod daemon;
 mod disk;
 mod guest;
 mod hosts;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
     let threads = arguments.test_threads.unwrap_or(HOSTS_AT_ONCE_MAX);
     arguments.test_threads = Some(threads.min(HOSTS_AT_ONCE_MAX));
     let tests = [
+        daemon::TESTS,
         hosts::TESTS,
         hotplug::TESTS,
         kernels::TESTS,
