@@ -68,7 +68,7 @@ impl Host {
         let disk = std::fs::File::options().write(true).open(&config.disks[0].path).expect("it is there");
         let (control, _detached) = reactor::spawn("control").expect("a thread can be started");
         let (console, worker) =
-            ConsoleBackend::open(&config.console, Box::new(|_| {})).expect("no console is no problem");
+            ConsoleBackend::open(&config.console, None, Box::new(|_| {})).expect("no console is no problem");
         control.add(worker).expect("the thread runs");
         let balloon = Arc::new(Balloon::new(RAM).expect("an eventfd is left"));
         let hotplug = Arc::new(Hotplug::new(PLUGGABLE));

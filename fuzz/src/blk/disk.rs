@@ -84,7 +84,7 @@ fn open(folder: &Path, cache: CacheMode) -> Option<Disk> {
     let config =
         VmConfig { console: ConsoleConfig::Off, rng: false, disks: vec![disk], ..VmConfig::default() };
     let (console, _worker) =
-        ConsoleBackend::open(&config.console, Box::new(|_| {})).expect("no console is no problem");
+        ConsoleBackend::open(&config.console, None, Box::new(|_| {})).expect("no console is no problem");
     let devices =
         catalog::open_all(&Context { config: &config, console: &console, balloon: None, hotplug: None })
             .ok()?;
