@@ -26,7 +26,7 @@ fn every_kind_of_end_has_its_exit_code_and_its_line() {
         (&["--kernel", &restless, "--on-reboot", "exit"], 80, "the guest asked for a reboot"),
         (&["--cmdline", "workload=panic"], 81, "the guest reported a panic"),
         (&["--cmdline", "workload=triple-fault"], 82, "a vCPU met a triple fault"),
-        (&["--kernel", &lost], 84, "KVM could not run a vCPU any further"),
+        (&["--kernel", &lost], 84, "KVM could not run a vCPU any further, or the host has lost memory"),
     ];
     for (words, code, line) in cases {
         check(&host.run(words).end(), code, line);
