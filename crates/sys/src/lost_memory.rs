@@ -90,6 +90,21 @@ pub fn protect_thread() {
     if unsafe { libc::sigaltstack(std::ptr::null(), &raw mut stack) } == 0 && !stack.ss_sp.is_null() {
         lock(stack.ss_sp.cast_const(), stack.ss_size);
     }
+    // The kernel writes there each time it lets the thread go on, and ends the process by SIGSEGV if it cannot
+    // (rseq(2), registered by the C library).
+    // SAFETY: gives the address of the thread's own descriptor, to which the offset is relative.
+    let own = unsafe { libc::pthread_self() } as usize;
+    // SAFETY: the C library writes it once, before the program starts.
+    let offset = unsafe { __rseq_offset };
+    lock(own.wrapping_add_signed(offset) as *const libc::c_void, RSEQ_BYTES);
+}
+
+/// Bytes of the kernel's `struct rseq`, aligned to as many.
+const RSEQ_BYTES: usize = 32;
+
+unsafe extern "C" {
+    /// Where a thread's `struct rseq` is, from its descriptor (glibc 2.35 and newer, `sys/rseq.h`).
+    static __rseq_offset: isize;
 }
 
 /// Keeps what all threads' handlers need in memory. Before the sandbox closes.

@@ -38,15 +38,17 @@ fn a_daemon_keeps_vms_within_a_budget(lab: &Lab) -> Result<()> {
     daemon.wait(GUEST_WAIT)?;
     let daemon = start(&host)?;
     ensure!(states(&host)? == ["running", "running"], "{:?}", states(&host)?);
-    let report: Value = serde_json::from_str(&napa(&host, &["top", "--json"])?)?;
-    ensure!(report["vms"].as_array().is_some_and(|vms| vms.len() == 2), "{report}");
+    wait("a look at both VMs", || {
+        let report: Value = serde_json::from_str(&napa(&host, &["top", "--json"])?)?;
+        Ok(report["vms"].as_array().is_some_and(|vms| vms.len() == 2).then_some(()))
+    })?;
     for name in NAMES {
         // It looks at all of its pages, many of which come from swap.
         napa(&host, &["stop", name, "--timeout", "120"])?;
         host.shell(&format!("[ ! -e /sys/fs/cgroup/napa/{name} ]")).context("the group outlived its VM")?;
     }
     let list = list(&host)?;
-    for vm in list["vms"].as_array().context("no list")? {
+    for vm in list.as_array().context("no list")? {
         ensure!(vm["state"] == "stopped" && vm["exit"]["code"] == 0, "{vm}");
     }
     daemon.signal(15)?;
@@ -78,7 +80,7 @@ fn list(host: &Host) -> Result<Value> {
 
 fn states(host: &Host) -> Result<Vec<String>> {
     let list = list(host)?;
-    let vms = list["vms"].as_array().context("no list")?;
+    let vms = list.as_array().context("no list")?;
     Ok(vms.iter().map(|vm| vm["state"].as_str().unwrap_or_default().to_owned()).collect())
 }
 

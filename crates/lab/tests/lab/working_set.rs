@@ -18,7 +18,8 @@ const KDAMONDS: &str = "/sys/kernel/mm/damon/admin/kdamonds/nr_kdamonds";
 fn start(host: &Host, workload: &str, begun: &str) -> Result<Job> {
     let cmdline = format!("workload={workload}");
     let flags = ["--name", "vm", "--memory", "256M", "--huge-pages", "off", "--cgroup", "auto"];
-    let words = [&["napa", "run"][..], &flags, &["--cmdline", &cmdline]].concat();
+    // Who looks for pages of zeros accesses all of them.
+    let words = [&["napa", "run", "--share", "off"][..], &flags, &["--cmdline", &cmdline]].concat();
     let mut job = host.spawn(&words)?;
     job.wait_for(begun, GUEST_WAIT)?;
     Ok(job)

@@ -8,6 +8,7 @@ use std::sync::Weak;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use napa_sys::lost_memory;
 use napa_units::{Bytes, Pages};
 
 use super::Subject;
@@ -86,6 +87,7 @@ pub fn resident(subject: &Weak<Subject>) -> Option<Pages> {
 /// Looks at all pages on a thread of its own, which ends with it, and posts [`Event::Looked`].
 pub fn look(subject: Weak<Subject>, events: Events) -> std::io::Result<()> {
     let look = move || {
+        lost_memory::protect_thread();
         let looked = look_at_all(&subject);
         events.post(Event::Looked(looked));
     };

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use napa_memory::End;
 use napa_sys::cgroup::{GroupFiles, GroupMemory};
-use napa_sys::signal;
+use napa_sys::{lost_memory, signal};
 use napa_units::{Bytes, Pages};
 
 use super::Outcome;
@@ -103,6 +103,7 @@ fn call_back_at<T>(deadline: Instant, work: impl FnOnce() -> T) -> io::Result<T>
     let (is_working, ends) = mpsc::channel::<()>();
     thread::scope(|scope| {
         let wait = move || {
+            lost_memory::protect_thread();
             let mut time = deadline.saturating_duration_since(Instant::now());
             while ends.recv_timeout(time) == Err(RecvTimeoutError::Timeout) {
                 signal::kick(thread);
